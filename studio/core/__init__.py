@@ -1,0 +1,1 @@
+"""The nouns every layer shares: snapshots, runs, knobs, problems, papers, seeds and devices."""

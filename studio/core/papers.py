@@ -1,0 +1,45 @@
+"""The papers the studio stands on, and how to cite them."""
+
+__all__ = ["FUSEDREAM", "HARMLESS", "Paper", "bibtex"]
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper: `key` for BibTeX, authors as BibTeX wants them, the arXiv number."""
+
+    key: str
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+
+    @property
+    def link(self) -> str:
+        """Return the address of the abstract page."""
+        return f"https://arxiv.org/abs/{self.arxiv}"
+
+
+FUSEDREAM = Paper(
+    key="liu2021fusedream",
+    title="FuseDream: Training-Free Text-to-Image Generation with Improved CLIP+GAN Space Optimization",
+    authors="Liu, Xingchao and Gong, Chengyue and Wu, Lemeng and Zhang, Shujian and Su, Hao and Liu, Qiang",
+    year=2021,
+    arxiv="2112.01573",
+)
+HARMLESS = Paper(
+    key="gong2022fill",
+    title="How to Fill the Optimum Set? Population Gradient Descent with Harmless Diversity",
+    authors="Gong, Chengyue and Wu, Lemeng and Liu, Qiang",
+    year=2022,
+    arxiv="2202.08376",
+)
+
+
+def bibtex(paper: Paper) -> str:
+    """Return the BibTeX entry of a paper."""
+    return (
+        f"@article{{{paper.key},\n  title = {{{paper.title}}},\n  author = {{{paper.authors}}},\n"
+        f"  journal = {{arXiv preprint arXiv:{paper.arxiv}}},\n  year = {{{paper.year}}}\n}}"
+    )

@@ -1,0 +1,1 @@
+"""The only door from a surface to a run."""

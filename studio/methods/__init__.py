@@ -1,0 +1,1 @@
+"""How it is optimised: one paper a file, each a generator over pure kernels."""

@@ -1,0 +1,1 @@
+"""Plain neural networks; none of them knows a method."""

@@ -1,0 +1,1 @@
+"""Scenes into bytes and figures: PNG rasters and Plotly charts."""

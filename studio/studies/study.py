@@ -1,0 +1,48 @@
+"""What every study is: a frozen record of knobs that can run, be looked at, and be made tiny."""
+
+__all__ = ["Study"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from studio.core.controls import Knob, Range, check
+from studio.core.papers import Paper
+from studio.core.runs import Run
+from studio.scenes import Scene
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """Every knob of one experiment and its seed; it never holds weights or tensors.
+
+    A subclass adds its fields (bounds in the annotation) and the class attributes below.
+    Building one with a knob out of bounds raises a `ValueError` that names the knob.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    papers: ClassVar[tuple[Paper, ...]]
+
+    seed: Annotated[int, Range(0, 2**31 - 1), Knob("Seed", "the same seed gives the same bytes")] = 7
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @abstractmethod
+    def run(self, start: Any = None) -> Run[Any]:
+        """Return the run; `start`, where the method offers it, is a snapshot to go on from."""
+
+    @abstractmethod
+    def view(self, snapshot: Any) -> tuple[Scene, ...]:
+        """Return what a snapshot looks like: pictures first, charts after."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Self:
+        """Return a version of the study that ends within a second or two, for tests."""
+
+    def forecast(self) -> str:
+        """Return one sentence on what a run will need (memory, device), said before it starts."""
+        return ""

@@ -1,0 +1,1 @@
+"""Where people meet a study: the command line, the page and the notebook panel."""
