@@ -1,6 +1,6 @@
 """Knobs: the fields of a study read once into controls, from which every surface is built."""
 
-__all__ = ["Choice", "Control", "Knob", "Range", "Words", "check", "clamp", "controls", "from_query", "to_query"]
+__all__ = ["Choice", "Control", "Knob", "Range", "Words", "check", "clamp", "controls", "from_query", "knobs", "to_query"]
 
 import math
 from collections.abc import Mapping
@@ -90,6 +90,11 @@ def clamp(study: type[T], values: Mapping[str, object]) -> T:
             if value is not None and not _fault(control, value):
                 known[control.name] = value
     return study(**known)
+
+
+def knobs(study: object) -> dict[str, Value]:
+    """Return the value of every knob of a study by name."""
+    return {control.name: getattr(study, control.name) for control in controls(type(study))}
 
 
 def to_query(study: object) -> str:

@@ -1,0 +1,8 @@
+"""The studies of the studio in gallery order."""
+
+__all__ = ["CATALOG"]
+
+from studio.studies.landscapes import Landscapes
+from studio.studies.study import Study
+
+CATALOG: tuple[type[Study], ...] = (Landscapes,)
