@@ -1,6 +1,18 @@
 """Knobs: the fields of a study read once into controls, from which every surface is built."""
 
-__all__ = ["Choice", "Control", "Knob", "Range", "Words", "check", "clamp", "controls", "from_query", "knobs", "to_query"]
+__all__ = [
+    "Choice",
+    "Control",
+    "Knob",
+    "Range",
+    "Words",
+    "check",
+    "clamp",
+    "controls",
+    "from_query",
+    "knobs",
+    "to_query",
+]
 
 import math
 from collections.abc import Mapping

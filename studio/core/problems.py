@@ -3,13 +3,14 @@
 __all__ = ["NetworkProblem", "PointProblem"]
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class PointProblem(Protocol):
     """A loss over points of a space: n points are scored at once."""
 
@@ -22,6 +23,7 @@ class PointProblem(Protocol):
         ...
 
 
+@runtime_checkable
 class NetworkProblem(Protocol):
     """A loss over a network on batches of data."""
 

@@ -52,9 +52,7 @@ def descent(problem: PointProblem, points: Float[Tensor, "n d"], config: Descent
         points = descent_step(points, gradients, config.rate)
 
 
-def descent_step(
-    points: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"], rate: float
-) -> Float[Tensor, "n d"]:
+def descent_step(points: Float[Tensor, "n d"], gradients: Float[Tensor, "n d"], rate: float) -> Float[Tensor, "n d"]:
     """Return the points after one step of size `rate` down their gradients."""
     return points - rate * gradients
 

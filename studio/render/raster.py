@@ -1,19 +1,35 @@
 """Scenes into pixels: contact sheets of images, and points over contours without a browser."""
 
-__all__ = ["enlarge", "points_picture", "sheet"]
+__all__ = ["enlarge", "points_picture", "sheet", "still"]
 
 import math
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from studio.scenes import Images, Points
+from studio.scenes import Curves, Images, Points, Scene
 
 PAPER = (250, 250, 248)
 INK = (30, 41, 59)
 LOW, HIGH = np.array([226.0, 236, 245]), np.array([36.0, 78, 120])
 GREEN, ORANGE = (16, 133, 101), (224, 103, 20)
+
+
+def still(scenes: tuple[Scene, ...]) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Return the first picture among the scenes, None where there are only charts."""
+    for scene in scenes:
+        match scene:
+            case Images():
+                return sheet(scene)
+            case Points():
+                return points_picture(scene)
+            case Curves():
+                continue
+            case _:
+                assert_never(scene)
+    return None
 
 
 def sheet(images: Images, gap: int = 2) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,0 +1,226 @@
+"""The notebook panel: the knobs of a study as widgets, its pictures live, and its result as a value."""
+
+__all__ = ["Panel"]
+
+import asyncio
+import html
+from contextlib import closing
+from typing import Any, assert_never
+
+import ipywidgets as widgets
+
+from studio import __version__
+from studio.core.controls import Choice, Control, Range, Words, clamp, controls, knobs
+from studio.core.snapshots import Snapshot
+from studio.desk.local import Desk, Frame
+from studio.files.archive import Recipe, png_bytes
+from studio.render.charts import curves_figure
+from studio.render.raster import enlarge, still
+from studio.scenes import Curves, Images, Points, Scene
+from studio.studies.study import Study
+
+WIDE = widgets.Layout(width="100%")
+LABEL = {"description_width": "9em"}
+
+
+class Panel:
+    """A study in a notebook: `display(panel)` shows it, the button or `panel.run()` runs it.
+
+    Every knob is also an attribute of `panel.study`; set one with `panel.set(steps=50)`.
+    `panel.result` is the last snapshot, None before the first run.
+    """
+
+    def __init__(self, study: Study, per_second: float = 4.0) -> None:
+        self._type = type(study)
+        self._desk = Desk()
+        self._per_second = per_second
+        self._run_id: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._shown: Frame | None = None
+        self._ran = study
+        self.result: Snapshot | None = None
+        self.widgets = {c.name: _widget(c, getattr(study, c.name)) for c in controls(self._type)}
+        self._picture = widgets.Image(format="png", layout=widgets.Layout(width="320px", display="none"))
+        self._chart = widgets.VBox([])
+        self._status = widgets.HTML("")
+        self._bar = widgets.IntProgress(description="ready", layout=WIDE, style=LABEL)
+        self._go = widgets.Button(description="Run", button_style="primary", icon="play")
+        self._hold = widgets.Button(description="Pause", icon="pause", disabled=True)
+        self._one = widgets.Button(description="Step", icon="step-forward", disabled=True)
+        self._end = widgets.Button(description="Stop", icon="stop", disabled=True)
+        self._go.on_click(lambda _: self.start())
+        self._hold.on_click(lambda _: self._toggle())
+        self._one.on_click(lambda _: self._advance())
+        self._end.on_click(lambda _: self.stop())
+        self.layout = self._arrange()
+
+    @property
+    def study(self) -> Study:
+        """Return the study the knobs describe now; numbers typed out of bounds are clamped."""
+        return clamp(self._type, {name: widget.value for name, widget in self.widgets.items()})
+
+    def set(self, **values: Any) -> None:
+        """Set knobs by name; an unknown name is a `ValueError` that lists the known ones."""
+        for name, value in values.items():
+            if name not in self.widgets:
+                raise ValueError(f"no knob is called {name!r}; there are {', '.join(self.widgets)}")
+            self.widgets[name].value = value
+
+    def run(self) -> Snapshot | None:
+        """Run to the end in this cell, drawing on the way, and return the last snapshot."""
+        frames = self._begin()
+        with closing(frames):
+            for frame in frames:
+                self._show(frame)
+        self._finish()
+        return self.result
+
+    def start(self) -> None:
+        """Run beside the notebook: cells and buttons stay usable; without an event loop it runs in this cell."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.run()
+            return
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._beside())
+
+    def stop(self) -> None:
+        """Stop after the step at hand; `result` keeps what there is."""
+        if self._run_id is not None:
+            self._desk.stop(self._run_id)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle: dict[str, Any] = {"text/plain": f"Panel({self.study!r})"}
+        if self._shown is not None:
+            pixels = still(self.study.view(self._shown.snapshot))
+            if pixels is not None:
+                bundle["image/png"] = png_bytes(pixels)
+        return bundle | (self.layout._repr_mimebundle_(include=include, exclude=exclude) or {})
+
+    def save(self) -> bytes:
+        """Return the result's picture as a PNG with the recipe in it; a `ValueError` before the first run."""
+        if self.result is None:
+            raise ValueError("there is no result yet: call run() first")
+        pixels = still(self._ran.view(self.result))
+        if pixels is None:
+            raise ValueError(f"{self._type.name} draws no picture")
+        return png_bytes(pixels, Recipe(self._type.name, __version__, knobs(self._ran)))
+
+    def _begin(self) -> Any:
+        self._ran = self.study
+        self._run_id = self._desk.submit(self._ran)
+        self._go.disabled, self._hold.disabled, self._one.disabled, self._end.disabled = (
+            True,
+            False,
+            False,
+            False,
+        )
+        self._status.value = _line(self._ran.forecast())
+        return self._desk.watch(self._run_id, self._per_second)
+
+    async def _beside(self) -> None:
+        frames = self._begin()
+        with closing(frames):
+            while True:
+                frame = await asyncio.to_thread(next, frames, None)
+                if frame is None:
+                    break
+                self._show(frame)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._run_id = None
+        self._hold.description = "Pause"
+        self._go.disabled, self._hold.disabled, self._one.disabled, self._end.disabled = (
+            False,
+            True,
+            True,
+            True,
+        )
+
+    def _toggle(self) -> None:
+        if self._run_id is None:
+            return
+        if self._hold.description == "Pause":
+            self._desk.pause(self._run_id)
+            self._hold.description = "Resume"
+        else:
+            self._desk.resume(self._run_id)
+            self._hold.description = "Pause"
+
+    def _advance(self) -> None:
+        if self._run_id is not None:
+            self._desk.step(self._run_id)
+            self._hold.description = "Resume"
+
+    def _show(self, frame: Frame) -> None:
+        snapshot = frame.snapshot
+        self._shown, self.result = frame, snapshot
+        self._bar.max, self._bar.value = max(snapshot.total, 1), snapshot.step
+        self._bar.description = "done" if frame.ended else snapshot.phase
+        scenes = self._ran.view(snapshot)
+        self._draw(scenes)
+        left = "" if frame.remaining is None or frame.ended else f", about {frame.remaining:.0f} s to go"
+        self._status.value = _line(snapshot.outcome or f"step {snapshot.step} of {snapshot.total}{left}")
+
+    def _draw(self, scenes: tuple[Scene, ...]) -> None:
+        for scene in scenes:
+            match scene:
+                case Images() | Points():
+                    pixels = still((scene,))
+                    if pixels is not None:
+                        self._picture.value = png_bytes(enlarge(pixels, 320))
+                        self._picture.layout.display = "block"
+                case Curves():
+                    self._plot(scene)
+                case _:
+                    assert_never(scene)
+
+    def _plot(self, scene: Curves) -> None:
+        import plotly.graph_objects as go
+
+        fresh = curves_figure(scene)
+        if not self._chart.children or len(self._chart.children[0].data) != len(fresh.data):  # type: ignore[attr-defined]
+            fresh.update_layout(height=300)
+            self._chart.children = (go.FigureWidget(fresh),)
+            return
+        figure: Any = self._chart.children[0]
+        with figure.batch_update():
+            for old, new in zip(figure.data, fresh.data, strict=True):
+                old.x, old.y = new.x, new.y
+
+    def _arrange(self) -> widgets.Widget:
+        plain = [self.widgets[c.name] for c in controls(self._type) if not c.knob.advanced]
+        expert = [self.widgets[c.name] for c in controls(self._type) if c.knob.advanced]
+        parts: list[widgets.Widget] = [widgets.HTML(f"<b>{self._type.title}</b>"), *plain]
+        if expert:
+            more = widgets.Accordion([widgets.VBox(expert)], titles=("More knobs",), selected_index=None)
+            parts.append(more)
+        parts += [widgets.HBox([self._go, self._hold, self._one, self._end]), self._bar, self._status]
+        left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
+        right = widgets.VBox([self._picture, self._chart], layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
+        return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+
+
+def _line(text: str) -> str:
+    return f"<span>{html.escape(text)}</span>"
+
+
+def _widget(control: Control, value: Any) -> widgets.Widget:
+    label = {"description": control.knob.label, "tooltip": control.knob.help}
+    look = {"layout": WIDE, "style": LABEL}
+    bound = control.bound
+    if control.kind is bool:
+        return widgets.Checkbox(value, **label, **look)
+    if isinstance(bound, Choice):
+        return widgets.Dropdown(options=bound.options, value=value, **label, **look)
+    if isinstance(bound, Words):
+        return widgets.Text(value, **label, **look)
+    if isinstance(bound, Range) and control.kind is int:
+        if bound.high > 10_000:
+            return widgets.BoundedIntText(value, min=int(bound.low), max=int(bound.high), **label, **look)
+        return widgets.IntSlider(value, min=int(bound.low), max=int(bound.high), **label, **look)
+    if isinstance(bound, Range):
+        return widgets.BoundedFloatText(value, min=bound.low, max=bound.high, **label, **look)
+    return widgets.Text(str(value), **label, **look)

@@ -1,0 +1,57 @@
+"""The notebook panel runs without a browser and without an event loop."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from studio.files.archive import png_recipe
+from studio.studies.landscapes import Landscapes
+from studio.surfaces.cli import main
+from studio.surfaces.panel import Panel
+
+
+def test_run_and_result():
+    panel = Panel(Landscapes.tiny())
+    result = panel.run()
+    assert result is panel.result and result.step == Landscapes.tiny().steps and result.outcome
+    assert panel._repr_mimebundle_()["image/png"][:4] == b"\x89PNG"
+
+
+def test_knobs_are_widgets_and_attributes():
+    panel = Panel(Landscapes())
+    panel.set(steps=12, loss="curve")
+    assert panel.study.steps == 12 and panel.widgets["loss"].value == "curve"
+    panel.widgets["points"].value = 3
+    assert panel.study.points == 3
+    with pytest.raises(ValueError, match="there are seed"):
+        panel.set(step=1)
+
+
+def test_panel_and_terminal_give_the_same_bytes(tmp_path):
+    panel = Panel(Landscapes(steps=5, points=4, seed=11))
+    panel.run()
+    main(["run", "landscapes", "--steps", "5", "--points", "4", "--seed", "11", "--out", str(tmp_path / "a.png")])
+    assert panel.save() == (tmp_path / "a.png").read_bytes()
+    assert png_recipe(panel.save()).knobs["seed"] == 11
+
+
+def test_the_button_runs_beside_the_loop_and_stop_stops():
+    panel = Panel(Landscapes(steps=2000, points=200))
+
+    async def story():
+        panel.start()
+        while panel.result is None or panel.result.step == 0:
+            await asyncio.sleep(0.01)
+        panel.stop()
+        await panel._task
+
+    asyncio.run(story())
+    assert panel.result is not None and not panel._go.disabled
+    frames = panel._chart.children[0].data[0].y
+    assert len(np.asarray(frames)) >= 1
+
+
+def test_save_before_a_run_says_so():
+    with pytest.raises(ValueError, match="no result yet"):
+        Panel(Landscapes()).save()
