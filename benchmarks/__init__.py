@@ -1,0 +1,1 @@
+"""Side-by-side measurements; each backs its claims with a file in `benchmarks/results/`."""

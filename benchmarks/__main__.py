@@ -1,0 +1,24 @@
+"""`python run.py bench` lists the benchmarks; `python run.py bench NAME [options]` runs one."""
+
+import importlib
+import sys
+from pathlib import Path
+
+BENCHMARKS = {
+    "fusedream": "FuseDream against its baselines under the judge, and how long a visitor waits",
+}
+
+
+def main() -> int:
+    """Run the benchmark named on the command line, or list them."""
+    name, *rest = sys.argv[1:] or [""]
+    if name not in BENCHMARKS:
+        for known, text in BENCHMARKS.items():
+            done = "measured" if (Path(__file__).parent / "results" / f"{known}.json").exists() else "not measured yet"
+            print(f"{known:12} {text} ({done})")
+        return 0 if name in ("", "-h", "--help", "list") else 2
+    return importlib.import_module(f"benchmarks.{name}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
