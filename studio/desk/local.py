@@ -19,10 +19,11 @@ NAP = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a watcher gets: the newest snapshot, the seconds worked so far, and whether the run is over."""
+    """What a watcher gets: the newest snapshot, the seconds worked so far, and whether the run is held or over."""
 
     snapshot: Snapshot
     seconds: float
+    held: bool = False
     ended: bool = False
     stopped: bool = False
 
@@ -37,6 +38,7 @@ class Frame:
 class _Ticket:
     study: Study
     start: Snapshot | None
+    owner: str = ""
     go: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
     single: threading.Event = field(default_factory=threading.Event)
@@ -53,18 +55,24 @@ class Desk:
     def __init__(self) -> None:
         self._tickets: dict[str, _Ticket] = {}
 
-    def submit(self, study: Study, start: Snapshot | None = None) -> str:
+    @property
+    def open_runs(self) -> int:
+        """Return how many runs were handed in and have not ended."""
+        return len(self._tickets)
+
+    def submit(self, study: Study, start: Snapshot | None = None, owner: str = "") -> str:
         """Take a study in, optionally to go on from a snapshot, and return the run's id."""
         run_id = uuid.uuid4().hex
-        ticket = _Ticket(study, start)
+        ticket = _Ticket(study, start, owner)
         ticket.go.set()
         self._tickets[run_id] = ticket
         return run_id
 
-    def watch(self, run_id: str, per_second: float = 8.0) -> Generator[Frame, None, None]:
+    def watch(self, run_id: str, per_second: float = 8.0, least: float = 0.0) -> Generator[Frame, None, None]:
         """Run it and yield at most `per_second` frames a second, the newest each time, and always the last.
 
         Closing this (or `stop`) closes the run and frees it; a pause holds it between two steps.
+        `least` spreads a short run evenly over that many seconds, so that one can see it move.
         """
         ticket = self._tickets[run_id]
         if ticket.watched:
@@ -72,7 +80,7 @@ class Desk:
         ticket.watched = True
         try:
             with closing(ticket.study.run(ticket.start)) as run:
-                yield from _frames(run, ticket, 1.0 / per_second)
+                yield from _frames(run, ticket, 1.0 / per_second, least)
         finally:
             self._tickets.pop(run_id, None)
 
@@ -102,21 +110,29 @@ class Desk:
 
         self._signal(run_id, end)
 
+    def leave(self, owner: str) -> None:
+        """End every run of an owner who has gone; those nobody watches yet are forgotten."""
+        for run_id, ticket in list(self._tickets.items()):
+            if ticket.owner == owner:
+                self.stop(run_id)
+                if not ticket.watched:
+                    self._tickets.pop(run_id, None)
+
     def _signal(self, run_id: str, act: Any) -> None:
         ticket = self._tickets.get(run_id)
         if ticket is not None:
             act(ticket)
 
 
-def _frames(run: Run[Any], ticket: _Ticket, gap: float) -> Generator[Frame, None, None]:
-    worked, due, shown = 0.0, 0.0, True
+def _frames(run: Run[Any], ticket: _Ticket, gap: float, least: float) -> Generator[Frame, None, None]:
+    worked, due, told = 0.0, 0.0, False
     snapshot: Snapshot | None = None
     while not ticket.stop.is_set():
         held = not ticket.go.is_set() and not ticket.single.is_set()
         if held and snapshot is not None:
-            if not shown:
-                shown = True
-                yield Frame(snapshot, worked)
+            if not told:
+                told = True
+                yield Frame(snapshot, worked, held=True)
             ticket.go.wait(NAP)
             continue
         ticket.single.clear()
@@ -125,10 +141,13 @@ def _frames(run: Run[Any], ticket: _Ticket, gap: float) -> Generator[Frame, None
         worked += time.perf_counter() - began
         if following is None:
             break
-        snapshot, shown = following, False
-        if time.monotonic() >= due or not ticket.go.is_set():
-            shown = True
+        snapshot, told = following, False
+        if ticket.go.is_set() and time.monotonic() >= due:
             yield Frame(snapshot, worked)
             due = time.monotonic() + gap
+        if least and ticket.go.is_set():
+            nap = least / max(snapshot.total, 1)
+            ticket.stop.wait(nap)
+            worked += nap
     if snapshot is not None:
         yield Frame(snapshot, worked, ended=True, stopped=ticket.stop.is_set())

@@ -46,3 +46,7 @@ class Study(ABC):
     def forecast(self) -> str:
         """Return one sentence on what a run will need (memory, device), said before it starts."""
         return ""
+
+    def baseline(self) -> "Study | None":
+        """Return the plain version of this study to compare it with on the same seed, where there is one."""
+        return None
