@@ -24,7 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
-    "BigGAN", "BigGANConfig", "fold_spectral_norm", "load_biggan", "save_biggan", "unfold_spectral_norm",
+    "BigGAN",
+    "BigGANConfig",
+    "fold_spectral_norm",
+    "load_biggan",
+    "save_biggan",
+    "unfold_spectral_norm",
 ]
 
 CONFIG_NAME = "config.json"
@@ -35,8 +40,16 @@ BASE_SIZE = 4
 BASE_MULTIPLE = 16
 
 LAYERS_128 = (
-    (False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8),
-    (True, 8, 4), (False, 4, 4), (True, 4, 2), (False, 2, 2), (True, 2, 1),
+    (False, 16, 16),
+    (True, 16, 16),
+    (False, 16, 16),
+    (True, 16, 8),
+    (False, 8, 8),
+    (True, 8, 4),
+    (False, 4, 4),
+    (True, 4, 2),
+    (False, 2, 2),
+    (True, 2, 1),
 )
 
 
@@ -61,7 +74,10 @@ class BigGANConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, naming the field, where the numbers do not describe a generator."""
         for name, low, high in (
-            ("z_dim", 1, 4096), ("channel_width", 4, 1024), ("num_classes", 1, 1_000_000), ("n_stats", 2, 10_001),
+            ("z_dim", 1, 4096),
+            ("channel_width", 4, 1024),
+            ("num_classes", 1, 1_000_000),
+            ("n_stats", 2, 10_001),
         ):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
@@ -71,7 +87,9 @@ class BigGANConfig:
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
             raise ValueError(f"eps must be a number between 0 and 1, got {self.eps!r}")
         if type(self.attention_layer_position) is not int:
-            raise ValueError(f"attention_layer_position must be a whole number, got {self.attention_layer_position!r}")
+            raise ValueError(
+                f"attention_layer_position must be a whole number, got {self.attention_layer_position!r}"
+            )
         _check_layers(self.layers)
 
     @property
@@ -119,7 +137,7 @@ def _check_layers(layers: tuple[tuple[bool, int, int], ...]) -> None:
 
 
 class BigGAN(nn.Module):
-    """A class-conditional image generator: z and a class embedding, both (n, z_dim), to images (n, 3, s, s) in [-1, 1]."""
+    """A class-conditional generator: z and a class embedding, both (n, z_dim), to images (n, 3, s, s) in [-1, 1]."""
 
     def __init__(self, config: BigGANConfig, *, package_interpolation: bool = False) -> None:
         super().__init__()
@@ -307,10 +325,13 @@ def unfold_spectral_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_biggan(
-    folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> BigGAN:
-    """Return the frozen generator stored in a folder: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin``.
+    """Return the frozen generator of a folder that holds ``config.json`` and the weights.
 
+    The weights are ``model.safetensors`` or ``pytorch_model.bin``.
     ValueError, in one sentence, where a file is absent, damaged or does not fit its configuration.
     """
     folder = Path(folder)
@@ -357,7 +378,9 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
             raise ValueError("it holds no table of tensors")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the generator's weights in {folder} are not readable ({reason}); fetch them again") from None
+        raise ValueError(
+            f"the generator's weights in {folder} are not readable ({reason}); fetch them again"
+        ) from None
     raise ValueError(f"the generator's weights are missing: put {SAFE_NAME} or {PICKLE_NAME} into {folder}")
 
 
@@ -369,4 +392,6 @@ def _check_state(network: BigGAN, state: dict[str, Tensor], folder: Path) -> Non
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             listed = ", ".join(names[:3])
-            raise ValueError(f"the generator's weights in {folder} {words} {listed}{more}: they do not fit {CONFIG_NAME}")
+            raise ValueError(
+                f"the generator's weights in {folder} {words} {listed}{more}: they do not fit {CONFIG_NAME}"
+            )

@@ -1,9 +1,9 @@
 """The one door through which open_clip is imported, so that it also opens beside a CPU-only build of torch.
 
-The usual torchvision wheel declares what two of its compiled operators return as soon as it is imported. Beside a CPU-only
-torch the compiled part does not load, the operators are unknown, and the import stops. Here that exact error, and no other,
-is answered by declaring the operator's signature and importing again. The order matters: declaring first would abort the
-process where torchvision works.
+The usual torchvision wheel declares what two of its compiled operators return as soon as it is imported. Beside
+a CPU-only torch the compiled part does not load, the operators are unknown, and the import stops. Here that exact
+error, and no other, is answered by declaring the operator's signature and importing again. The order matters:
+declaring first would abort the process where torchvision works.
 """
 
 from __future__ import annotations
