@@ -8,6 +8,8 @@ from studio.nets.torchvision_compat import import_open_clip
 from studio.problems.clip_image import ClipImage
 from studio.problems.prompts import parse_prompt, prompt_target
 
+# One thread: the same bytes on every machine, and no waiting for each other where cores are shared.
+torch.set_num_threads(1)
 LAYERS = ((True, 16, 8), (True, 8, 4), (True, 4, 2), (False, 2, 1))
 SMALL_CLIP = {
     "embed_dim": 32,

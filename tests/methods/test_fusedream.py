@@ -30,7 +30,7 @@ def test_f9_a_basis_of_one_is_plain_ascent_from_the_best_scout() -> None:
     problem = small_problem()
     config = replace(SHORT, optimise="single", score="clip", latent_noise=0.0, learning_rate=0.05)
     run = record(fusedream(problem, config, generator_from(1)))
-    scouts = list(problem.candidates(config.samples, False, generator_from(0)))[0]
+    scouts = next(iter(problem.candidates(config.samples, False, generator_from(0))))
     best = top_k(scouts[2], problem.target, 1)[:, 0]
     z, y = (part[best].clone().requires_grad_() for part in scouts[:2])
     adam = torch.optim.Adam([z, y], lr=0.05)
@@ -127,7 +127,7 @@ def test_adam_step_is_adam() -> None:
 
 def test_the_blend_climbs_and_a_random_start_climbs_too() -> None:
     for scout in ("bank", "none", "fresh"):
-        run = dreams(replace(SHORT, steps=25, learning_rate=0.05, scout=scout))
+        run = dreams(replace(SHORT, steps=10, learning_rate=0.05, scout=scout))
         assert (run[-1].best_scores > run[0].best_scores).all(), scout
 
 
