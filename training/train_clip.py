@@ -61,7 +61,7 @@ def main() -> None:
         "--names",
         choices=["wide", "chosen"],
         default="wide",
-        help="wide: everything that has a name; chosen: the vocabulary, in batches of few colours",
+        help="wide: everything that has a name; chosen: the vocabulary, told apart from all its names",
     )
     parser.add_argument("--start", type=Path, help="checkpoint of an earlier run to take the first weights from")
     parser.add_argument("--threads", type=int, default=1)
@@ -127,6 +127,10 @@ def train(data: Path, out: Path, plan: Plan) -> None:
     rng = random.Random(SEEDS[plan.model] + state["step"])
     torch.manual_seed(SEEDS[plan.model] + state["step"])
     weights = concept_weights(sprites, plan.names)
+    chosen = sprites.chosen() if plan.names == "chosen" else []
+    known = captions([with_article(sprites.names[name]) for name in chosen]) if chosen else captions([""])[:0]
+    place = torch.zeros(len(sprites.names), dtype=torch.long)
+    place[chosen] = torch.arange(len(chosen))
     last = saved_at = time.time()
     for step in range(state["step"], plan.steps):
         warm = min(1.0, (step + 1) / 100)
@@ -135,14 +139,18 @@ def train(data: Path, out: Path, plan: Plan) -> None:
             group["lr"] = (
                 plan.rate * warm * (0.02 + 0.98 * 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item()))
             )
-        images, texts = draw(sprites, weights, mask, plan.batch, rng, few=plan.names == "chosen")
+        images, texts, names = draw(sprites, weights, mask, plan.batch, rng, few=plan.names == "chosen")
         images = degrade(augment(images))
         with short_numbers():
-            left, right = network.encode_image(images), network.encode_text(captions(texts))
+            left = network.encode_image(images)
+            right = network.encode_text(torch.cat((captions(texts), known)))
         left, right = F.normalize(left.float(), dim=-1), F.normalize(right.float(), dim=-1)
+        right, table = right[: len(left)], right[len(left) :]
         logits = network.logit_scale.exp() * left @ right.T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        if len(table):
+            loss = loss + F.cross_entropy(network.logit_scale.exp() * left @ table.T, place[names])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -219,7 +227,7 @@ def concept_weights(sprites: Sprites, which: str) -> Tensor:
 
 def draw(
     sprites: Sprites, weights: Tensor, mask: Tensor, n: int, rng: random.Random, few: bool
-) -> tuple[Tensor, list[str]]:
+) -> tuple[Tensor, list[str], Tensor]:
     """Return a batch of composites with captions: different names, no held-out combination.
 
     With ``few``, two batches in three show two colours only, so that the name alone tells the pictures apart.
@@ -237,7 +245,7 @@ def draw(
     first = torch.multinomial(chance, 1).flatten()
     second = torch.multinomial(chance.scatter(1, first[:, None], 0.0), 1).flatten()
     pattern = torch.randint(1, 9, (n,)) * (torch.rand(n) < 0.35)
-    size = 0.4 + 0.6 * torch.rand(n).sqrt()
+    size = torch.where(torch.rand(n) < 0.25, 0.4 + 0.6 * torch.rand(n), 0.7 + 0.3 * torch.rand(n))
     room = (1.05 - size) / 2
     x, y = (torch.rand(2, n) * 2 - 1) * room
     palette = torch.tensor(list(COLOURS.values()))
@@ -267,13 +275,13 @@ def draw(
         )
         for i in range(n)
     ]
-    return images, texts
+    return images, texts, names
 
 
 def augment(images: Tensor) -> Tensor:
-    """Return the batch with half of it brightened, desaturated, contrasted, moved, resized and cut out."""
+    """Return the batch with two fifths of it brightened, desaturated, contrasted, moved, resized and cut out."""
     n = len(images)
-    half = (torch.rand(n) < 0.5).float()
+    half = (torch.rand(n) < 0.4).float()
 
     def ratio(low: float, high: float, neutral: float) -> Tensor:
         drawn = low + (high - low) * torch.rand(n)
@@ -298,13 +306,13 @@ def augment(images: Tensor) -> Tensor:
 
 
 def degrade(images: Tensor) -> Tensor:
-    """Return the batch with three in ten images blurred and two in ten noisy, as an imperfect decoder's would be."""
+    """Return the batch with a quarter of the images blurred and a fifth noisy, as an imperfect decoder's would be."""
     n, _, size, _ = images.shape
-    small = int(torch.randint(10, 40, ()))
+    small = int(torch.randint(14, 44, ()))
     blurred = F.interpolate(
         F.interpolate(images, size=(small, small), mode="area"), size=(size, size), mode="bilinear"
     )
-    images = torch.where((torch.rand(n) < 0.3)[:, None, None, None], blurred, images)
+    images = torch.where((torch.rand(n) < 0.25)[:, None, None, None], blurred, images)
     noisy = (torch.rand(n) < 0.2)[:, None, None, None] * torch.rand(n, 1, 1, 1) * 0.3
     return images + noisy * torch.randn_like(images)
 

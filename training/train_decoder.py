@@ -76,7 +76,7 @@ def class_pictures(data: Path, styles: list[str]) -> tuple[Tensor, list[str]]:
 
 
 def principal_codes(pictures: Tensor) -> Tensor:
-    """Return a code (c, Z_DIM) for each sprite: its principal components, so that like sprites start with like codes."""
+    """Return a code (c, Z_DIM) for each sprite: its principal components, so that like sprites start alike."""
     rgba = pictures.float() / 255
     flat = F.avg_pool2d(torch.cat((rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]), dim=1), 2).flatten(1)
     left, scale, _ = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
