@@ -2,7 +2,8 @@
 
 __all__ = ["CATALOG"]
 
+from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
 from studio.studies.study import Study
 
-CATALOG: tuple[type[Study], ...] = (Landscapes,)
+CATALOG: tuple[type[Study], ...] = (FuseDream, Landscapes)

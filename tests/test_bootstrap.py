@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+START = "import studio; from studio.surfaces.cli import main; print(studio.__file__); raise SystemExit(main())"
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,7 @@ def test_the_wheel_dreams_offline_from_another_folder(unpacked, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(unpacked), "HF_HUB_OFFLINE": "1"}
     command = ["run", "fusedream", "--prompt", "a red apple on a blue background", "--steps", "2", "--copies", "2"]
     told = subprocess.run(
-        [sys.executable, "-c", "import studio; from studio.surfaces.cli import main; print(studio.__file__); main()"]
-        + [*command, "--out", str(tmp_path / "apple.png")],
+        [sys.executable, "-c", START, *command, "--out", str(tmp_path / "apple.png")],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr

@@ -34,6 +34,10 @@ class Plane:
         """Return the loss of each point."""
         return self.height(points[:, 0], points[:, 1])
 
+    def features(self, points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+        """Return what diversity is measured in: here the points themselves."""
+        return points
+
 
 def plane(name: str) -> Plane:
     """Return the plane called `name`; an unknown name is a `ValueError` that lists the known ones."""

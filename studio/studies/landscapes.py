@@ -12,45 +12,62 @@ from studio.core.controls import Choice, Knob, Range
 from studio.core.papers import HARMLESS, Paper
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
-from studio.methods.descent import Descent, Population, descent
+from studio.methods.diversity import ENERGIES
+from studio.methods.harmless import Harmless, Spread, harmless
 from studio.problems.planes import Plane, plane
 from studio.scenes import Curves, Points, Scene, Series
 from studio.studies.study import Study
 
 GRID = 81
+FLOOR = 1e-32
 
 
 @dataclass(frozen=True)
 class Landscapes(Study):
-    """Points in the plane under gradient descent, over the contours of the loss and its optimum set."""
+    """Points in the plane over the contours of a loss, descending it alone or spreading over its optima together."""
 
     name: ClassVar[str] = "landscapes"
     title: ClassVar[str] = "Landscapes"
     summary: ClassVar[str] = (
-        "A cloud of points rolls downhill. Where many optima exist, watch how few of them plain descent finds."
+        "A cloud of points rolls downhill. Alone they crowd on a few optima; with harmless diversity they fill them all."
     )
     papers: ClassVar[tuple[Paper, ...]] = (HARMLESS,)
 
     loss: Annotated[
         str, Choice("ring", "curve", "himmelblau", "rugged"), Knob("Loss", "each has a known set of optima")
     ] = "ring"
+    method: Annotated[
+        str,
+        Choice("plain", "max", "sum", "point", "linear", "barrier", "svgd"),
+        Knob("Method", "plain: each alone; max, sum, point: harmless diversity; the others: what people did before"),
+    ] = "plain"
     points: Annotated[int, Range(1, 200), Knob("Points", "how many start together")] = 20
-    spread: Annotated[float, Range(0.01, 1.0), Knob("Start spread", "width of the starting cloud, in half windows")] = (
-        0.15
-    )
-    steps: Annotated[int, Range(1, 2000), Knob("Steps")] = 200
-    rate: Annotated[float, Range(1e-4, 0.2, log=True), Knob("Step size", "too large a step diverges: try it")] = 0.03
+    spread: Annotated[float, Range(0.01, 1.0), Knob("Start spread", "width of the cloud, in half windows")] = 0.15
+    steps: Annotated[int, Range(1, 2000), Knob("Steps")] = 300
+    rate: Annotated[float, Range(1e-4, 1.0, log=True), Knob("Step size", "halved where it would raise a loss")] = 0.02
+    energy: Annotated[
+        str, Choice(*ENERGIES), Knob("Energy", "how crowding is measured; variance is a foil", advanced=True)
+    ] = "riesz1"
+    kappa: Annotated[
+        float, Range(0.0, 0.95), Knob("Budget", "share of each decrease that spreading may spend", advanced=True)
+    ] = 0.5
+    weight: Annotated[
+        float,
+        Range(1e-4, 10.0, log=True),
+        Knob("Weight", "of the energy in the linear, barrier and SVGD methods", advanced=True),
+    ] = 0.1
 
-    def run(self, start: Population | None = None) -> Run[Population]:
-        """Return the descent, from the seeded cloud or on from a snapshot of an earlier run."""
-        config = Descent(steps=self.steps, rate=self.rate)
-        if start is not None:
-            return descent(self._problem(), start.points, config, first=start.step)
+    def run(self, start: Spread | None = None) -> Run[Spread]:
+        """Return the run, from the seeded cloud or on from a snapshot of an earlier one."""
+        config = Harmless(
+            steps=self.steps, rate=self.rate, method=self.method, energy=self.energy,
+            kappa=self.kappa, weight=self.weight,
+        )  # fmt: skip
         cloud = self._problem().start(self.points, generator_from(self.seed, "start"), self.spread)
-        return descent(self._problem(), cloud, config)
+        return harmless(self._problem(), cloud, config, start)
 
-    def view(self, snapshot: Population) -> tuple[Scene, ...]:
-        """Return the points over the contours, and the mean loss so far."""
+    def view(self, snapshot: Spread) -> tuple[Scene, ...]:
+        """Return the points over the contours, the losses so far, and how far apart neighbours are."""
         problem = self._problem()
         axis = torch.linspace(-problem.window, problem.window, GRID, dtype=torch.float64)
         x, y = torch.meshgrid(axis, axis, indexing="xy")
@@ -63,11 +80,15 @@ class Landscapes(Study):
             heights=heights.numpy(),
             optimum=problem.optimum.numpy(),
         )
-        means = snapshot.mean_losses
-        first = snapshot.step - len(means) + 1
-        steps = torch.arange(first, snapshot.step + 1, dtype=torch.float64)
-        line = Series("mean loss", steps.numpy(), means.clamp(min=1e-16).numpy())
-        return picture, Curves("Loss", "step", "mean loss", (line,), log_y=True)
+        steps = torch.arange(len(snapshot.gaps), dtype=torch.float64).numpy()
+        mean, worst = (part.clamp(min=FLOOR).numpy() for part in (snapshot.mean_losses, snapshot.worst_losses))
+        losses = (Series("mean", steps, mean), Series("worst", steps, worst))
+        gaps = (Series("nearest neighbour", steps, snapshot.gaps.numpy()),)
+        return (
+            picture,
+            Curves("Loss", "step", "loss", losses, log_y=True),
+            Curves("Spread", "step", "distance to nearest", gaps),
+        )
 
     def forecast(self) -> str:
         """Return what a run needs: next to nothing."""
