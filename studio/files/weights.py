@@ -11,7 +11,7 @@ import os
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as resources
@@ -167,7 +167,7 @@ def verify(card: Card, paths: Sequence[Path]) -> str:
     return ""
 
 
-def download(card: Card, folder: str | Path = "") -> Iterator[Progress]:
+def download(card: Card, folder: str | Path = "") -> Generator[Progress, None, None]:
     """Fetch a card's files into a folder, yielding progress; a cut download goes on where it stopped.
 
     A file appears under its name only when it is whole and, where a checksum is published, verified.

@@ -30,7 +30,8 @@ def log_determinant(features: Float[Tensor, "n d"], epsilon: float = EPSILON) ->
     """Return -log det(K + eps I) / n for the Gaussian kernel K at the median distance (a determinantal process)."""
     squares = torch.cdist(features, features).square()
     scale = _pairs(features).detach().median().clamp(min=torch.finfo(squares.dtype).tiny)
-    kernel = torch.exp(-squares / scale) + epsilon * torch.eye(len(features), dtype=squares.dtype, device=squares.device)
+    kernel = torch.exp(-squares / scale)
+    kernel = kernel + epsilon * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
     return -torch.linalg.slogdet(kernel).logabsdet / len(features)
 
 

@@ -7,12 +7,12 @@ arXiv 2202.08376.
     predict   h_i = x_i - mu P grad f(x_i)
     correct   x_i <- h_i - eta P (g_i + lambda_i a_i),   a_i = grad f(h_i),  g_i = grad_i Phi(h)
     sum       one multiplier:  lambda = max(0, (-sum <a_i, P g_i> - b / eta) / sum <a_i, P a_i>)
-    max       each its own:    lambda_i = max(0, (-<a_i, P g_i> - (T - f(h_i)) / eta) / <a_i, P a_i>),  T = max_j f(h_j)
+    max       each its own:  lambda_i = max(0, (-<a_i, P g_i> - (T - f(h_i)) / eta) / <a_i, P a_i>), T = max_j f(h_j)
     point     as max with T_i = f(h_i)
 
 The problem, the two variants and the predict-correct form follow the paper's description; its text was not at hand, so
-the multipliers were derived here from the constrained problem they solve. What we added: a first-order constraint leaves
-a second-order loss floor, so the correction is *checked*. It is kept only where
+the multipliers were derived here from the constrained problem they solve. What we added: a first-order constraint
+leaves a second-order loss floor, so the correction is *checked*. It is kept only where
 
     F(x_new) <= F(x) - (1 - kappa) (F(x) - F(h)),      F the sum, the maximum, or each point's own loss,
 
@@ -90,7 +90,9 @@ class Spread(Snapshot):
     bound: Float[Tensor, " b"]
 
 
-def harmless(problem: Population, points: Float[Tensor, "n d"], config: Harmless, start: Spread | None = None) -> Run[Spread]:
+def harmless(
+    problem: Population, points: Float[Tensor, "n d"], config: Harmless, start: Spread | None = None
+) -> Run[Spread]:
     """Yield the start and then every step; `start` is a snapshot to go on from (ten steps are five and five)."""
     now = start if start is not None else _beginning(problem, points, config)
     yield replace(now, total=config.steps, outcome=_sentence(now) if now.step >= config.steps else "")
@@ -143,7 +145,7 @@ def harmless_direction(
 def barrier_direction(
     slopes: Float[Tensor, "n d"], pushes: Float[Tensor, "n d"], phi: Float[Tensor, " n"]
 ) -> Float[Tensor, "n d"]:
-    """Return grad Phi + lambda grad f with <grad f, that> >= phi (Gong, Liu and Liu's dynamic barrier, one a member)."""
+    """Return v = grad Phi + lambda grad f with <grad f, v> >= phi (the dynamic barrier of Gong, Liu and Liu)."""
     length = slopes.square().sum(dim=1)
     weight = ((phi - (slopes * pushes).sum(dim=1)) / (length + 1e-12)).clamp(min=0.0)
     return pushes + weight[:, None] * slopes

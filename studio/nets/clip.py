@@ -35,13 +35,14 @@ class Clip:
         self, network: nn.Module, mean: tuple[float, ...] = OPENAI_MEAN, std: tuple[float, ...] = OPENAI_STD
     ) -> None:
         self.network = network.requires_grad_(False).eval()
-        size = network.visual.image_size  # type: ignore[union-attr]
+        tower: Any = network
+        size = tower.visual.image_size
         self.size = int(size[0] if isinstance(size, tuple | list) else size)
         self._tokenizer: Any = None
         like = next(network.parameters())
         self.device, self.dtype = like.device, like.dtype
-        self.dim = int(network.token_embedding.weight.shape[1])  # type: ignore[union-attr,index]
-        projection = network.text_projection  # type: ignore[union-attr]
+        self.dim = int(tower.token_embedding.weight.shape[1])
+        projection = tower.text_projection
         if projection is not None:
             self.dim = int(projection.weight.shape[0] if isinstance(projection, nn.Linear) else projection.shape[1])
         self._mean = torch.tensor(mean, device=self.device, dtype=self.dtype).view(3, 1, 1)

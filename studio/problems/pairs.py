@@ -1,6 +1,6 @@
 """A generator and a CLIP that belong together, loaded once and kept: embedded, or the published weights."""
 
-__all__ = ["Pair", "load_pair", "needed_bytes"]
+__all__ = ["Pair", "load_card", "load_pair", "needed_bytes"]
 
 import shutil
 from collections.abc import Generator
@@ -63,10 +63,26 @@ def load_pair(weights: str, device: str) -> Pair:
             raise ValueError(found.sentence)
     assert isinstance(generator, Found) and isinstance(clip, Found)
     size = REAL_BANK_CPU if torch.device(device).type == "cpu" else REAL_BANK_CUDA
-    source = clip.paths[0] if clip.paths[0].suffix == ".pt" else clip.paths[0].parent
-    with _named(card(weights), generator) as folder:
-        decoder = load_biggan(folder, device)
-    return Pair(decoder, load_clip(source, device), digest_of((*generator.paths, *clip.paths)), size)
+    decoder = _generator(card(weights), generator, device)
+    return Pair(decoder, _clip(clip, device), digest_of((*generator.paths, *clip.paths)), size)
+
+
+def load_card(name: str, device: str = "cpu") -> BigGAN | Clip:
+    """Return the network of one card, strictly loaded; a `ValueError` says what is missing or does not fit."""
+    found = find(card(name))
+    if isinstance(found, Missing):
+        raise ValueError(found.sentence)
+    return _clip(found, device) if name in CLIP_CARDS else _generator(card(name), found, device)
+
+
+def _generator(kind: Card, found: Found, device: str) -> BigGAN:
+    with _named(kind, found) as folder:
+        return load_biggan(folder, device)
+
+
+def _clip(found: Found, device: str) -> Clip:
+    first = found.paths[0]
+    return load_clip(first if first.suffix == ".pt" else first.parent, device)
 
 
 def needed_bytes(weights: str, images: int, copies: int) -> tuple[int, int]:

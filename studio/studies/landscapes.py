@@ -29,7 +29,7 @@ class Landscapes(Study):
     name: ClassVar[str] = "landscapes"
     title: ClassVar[str] = "Landscapes"
     summary: ClassVar[str] = (
-        "A cloud of points rolls downhill. Alone they crowd on a few optima; with harmless diversity they fill them all."
+        "A cloud of points rolls downhill. Alone they crowd on a few optima; with harmless diversity they fill the set."
     )
     papers: ClassVar[tuple[Paper, ...]] = (HARMLESS,)
 

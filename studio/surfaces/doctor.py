@@ -11,7 +11,8 @@ import torch
 
 from studio import __version__
 from studio.core.devices import best_device, free_memory
-from studio.files.weights import Found, assets_folder, card, cards, download, find, own_folder, places, verify
+from studio.files.weights import Found, assets_folder, card, cards, download, find, own_folder, places
+from studio.problems.pairs import load_card, load_pair
 
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillow", "safetensors", "gradio", "plotly",
@@ -64,28 +65,14 @@ def weights_get(name: str) -> int:
 def weights_verify(name: str) -> int:
     """Check that a set of weights is whole, has its published checksum and fits its architecture."""
     if name == "embedded":
-        from studio.problems.pairs import load_pair
-
         load_pair("embedded", "cpu")
         print("embedded: whole, and it loads")
         return 0
     chosen = card(name)
-    found = find(chosen)
-    if not isinstance(found, Found):
-        raise ValueError(found.sentence)
-    fault = verify(chosen, found.paths)
-    if fault:
-        raise ValueError(fault)
-    _load(name, found)
+    load_card(name)
     checked = "with the published checksum" if any(file.sha256 for file in chosen.files) else "no checksum is published"
     print(f"{name}: whole, {checked}, and every entry fits the architecture")
     return 0
-
-
-def _load(name: str, found: Found) -> None:
-    from studio.problems.pairs import load_clip_files, load_generator_files
-
-    (load_clip_files if name.startswith("clip") else load_generator_files)(card(name), found, "cpu")
 
 
 def _version(name: str) -> str:

@@ -39,7 +39,7 @@ class Panel:
         self._shown: Frame | None = None
         self._ran = study
         self.result: Snapshot | None = None
-        self.widgets = {c.name: _widget(c, getattr(study, c.name)) for c in controls(self._type)}
+        self.widgets: dict[str, Any] = {c.name: _widget(c, getattr(study, c.name)) for c in controls(self._type)}
         self._picture = widgets.Image(format="png", layout=widgets.Layout(width="320px", display="none"))
         self._chart = widgets.VBox([])
         self._status = widgets.HTML("")
@@ -187,8 +187,8 @@ class Panel:
             return
         figure: Any = self._chart.children[0]
         with figure.batch_update():
-            for old, new in zip(figure.data, fresh.data, strict=True):
-                old.x, old.y = new.x, new.y
+            for old, series in zip(figure.data, scene.series, strict=True):
+                old.x, old.y = series.x, series.y
 
     def _arrange(self) -> widgets.Widget:
         plain = [self.widgets[c.name] for c in controls(self._type) if not c.knob.advanced]
@@ -207,7 +207,7 @@ def _line(text: str) -> str:
     return f"<span>{html.escape(text)}</span>"
 
 
-def _widget(control: Control, value: Any) -> widgets.Widget:
+def _widget(control: Control, value: Any) -> Any:
     label = {"description": control.knob.label, "tooltip": control.knob.help}
     look = {"layout": WIDE, "style": LABEL}
     bound = control.bound

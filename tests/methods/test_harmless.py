@@ -1,5 +1,7 @@
 """Harmless diversity: the algebra, the budget on every step, and what it reaches on losses with known optima."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_the_budget_is_kept_on_every_step(name, method, chosen):
     """F17: F after a step is at most F - (1 - kappa)(F - F predicted), for any energy."""
     config = Harmless(method=method, energy=chosen, steps=120, rate=0.05)
     snapshots = record(harmless(plane(name), cloud(name, 0), config))
-    for before, after in zip(snapshots, snapshots[1:], strict=False):
+    for before, after in pairwise(snapshots):
         value = after.losses.sum()[None] if method == "sum" else after.losses
         assert (value <= after.bound + 1e-15).all()
         old = {"sum": before.losses.sum()[None], "max": before.losses.max().expand(20), "point": before.losses}[method]
