@@ -53,6 +53,6 @@ def _calm(figure: go.Figure, title: str, legend: bool) -> go.Figure:
     figure.update_layout(
         template="plotly_white", title=title or None, font=FONT, showlegend=legend, uirevision="keep",
         margin={"l": 56, "r": 16, "t": 44 if title else 16, "b": 48}, autosize=True,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0.0},
+        legend={"orientation": "h", "yanchor": "top" if title else "bottom", "y": -0.28 if title else 1.0, "x": 0.0},
     )  # fmt: skip
     return figure

@@ -2,7 +2,10 @@
 
 __all__ = ["drop_updates", "gallery", "launch", "link_updates", "open_server"]
 
+import logging
+import threading
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,7 @@ def launch(catalog: tuple[type[Study], ...], host: str = "127.0.0.1", port: int 
     demo = gallery(catalog)
     address = open_server(demo, host, port, open_browser)
     print(f"The studio is open at {address} (Ctrl-C closes it)", flush=True)
+    threading.Thread(target=_warm, args=(catalog[0],), daemon=True).start()
     demo.block_thread()
 
 
@@ -84,6 +88,15 @@ def open_server(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 0, open_br
     except OSError as error:
         raise ValueError(f"port {port or '7860 to 7959'} is taken: choose another with --port") from error
     return address
+
+
+def _warm(study: type[Study]) -> None:
+    """Take the first step of a study while its page is being read, so that what it loads is loaded at the first Run."""
+    try:
+        with closing(study().run()) as run:
+            next(run, None)
+    except (ValueError, OSError) as error:
+        logging.getLogger(__name__).info("nothing loaded ahead: %s", error)
 
 
 def _join(demo: gr.Blocks, pages: list[Page], tabs: gr.Tabs | None) -> None:

@@ -195,9 +195,9 @@ def study_page(study: type[Study], desk: Desk) -> Page:
         with gr.Column(elem_classes="st-desk", min_width=0):
             found, buttons, forecast, compare, slow = _desk(study)
         with gr.Column(elem_classes="st-stage"):
+            status = gr.HTML(idle_html(), elem_classes="st-state")
             stage = gr.HTML(EMPTY_STAGE, elem_classes="st-canvas")
             plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
-            status = gr.HTML(idle_html(), elem_classes="st-state")
         with gr.Column(elem_classes="st-more"):
             charts = tuple(
                 gr.Plot(None if index else empty_chart(), visible=not index, show_label=False, container=False)

@@ -71,7 +71,7 @@ def study_of(study: type[S], values: Sequence[object]) -> S:
 def empty_chart() -> go.Figure:
     """Return axes without a curve: they hold the place, and let the browser load what draws charts."""
     note = {"text": "The curve appears here.", "showarrow": False, "font": {"color": "#64748b"}}
-    figure = go.Figure().update_layout(template="plotly_white", height=CHART_HEIGHT, annotations=[note])
+    figure = go.Figure().update_layout(template="plotly_white", height=CHART_HEIGHT, annotations=[note], autosize=True)
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.update_layout(margin={"l": 16, "r": 16, "t": 16, "b": 16}, font={"family": "system-ui, sans-serif"})
 

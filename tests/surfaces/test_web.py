@@ -1,0 +1,260 @@
+"""The page without a browser: it builds, is restored by links and pictures, streams, frees its runs, escapes."""
+
+import gc
+import re
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from surfaces.odd_prompts import ODD_PROMPTS
+from surfaces.painting import Painting
+
+from studio import __version__
+from studio.catalog import CATALOG
+from studio.core.controls import clamp, controls, knobs
+from studio.core.runs import record
+from studio.desk.local import Desk
+from studio.files.archive import Recipe, png_bytes, png_recipe
+from studio.render.raster import still
+from studio.studies.landscapes import Landscapes
+from studio.surfaces import web
+from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_page import study_page
+from studio.surfaces.web_run import file_of
+
+# Gradio leaves event loops to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+REQUEST = SimpleNamespace(session_hash="tab", headers={"host": "127.0.0.1:7860"})
+HARMLESS = {"div", "figure", "img", "figcaption", "span", "strong", "p", "i", "h4"}
+
+
+def page_of(study):
+    with gr.Blocks():
+        return study_page(study, Desk())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def painting():
+    return page_of(Painting)
+
+
+class Marks(HTMLParser):
+    """Collects every tag and attribute that a browser would see."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes = set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def html_in(page, updates):
+    for part in (page.stage, page.status, page.forecast):
+        value = updates.get(part)
+        value = value.get("value") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            yield value
+
+
+def ran(page, study, compare=False):
+    begun = page.begin(REQUEST, None, compare, *knobs(study).values())
+    return [begun, *page.watch(REQUEST, begun[page.turn], False)]
+
+
+def shown(page, part, updates):
+    found = [u[part].get("value") if isinstance(u[part], dict) else u[part] for u in updates if part in u]
+    return [value for value in found if value]
+
+
+def test_every_study_gets_a_page_and_a_named_endpoint():
+    config = web.gallery((*CATALOG, Painting)).get_config_file()
+    public = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
+    assert public == {study.name for study in (*CATALOG, Painting)}
+
+
+def test_knobs_follow_the_controls(painting):
+    kinds = dict(zip([c.name for c in controls(Painting)], painting.knobs, strict=True))
+    assert isinstance(kinds["prompt"], gr.Textbox) and kinds["prompt"].max_length == 200
+    assert isinstance(kinds["steps"], gr.Slider) and isinstance(kinds["rate"], gr.Number)
+    assert isinstance(kinds["style"], gr.Radio) and isinstance(kinds["bright"], gr.Checkbox)
+    assert all(knob.value == default for knob, default in zip(painting.knobs, knobs(Painting()).values(), strict=True))
+    assert painting.compare.visible and not page_of(Landscapes).compare.visible
+
+
+def test_a_run_ends_with_picture_chart_and_file(painting, tmp_path, monkeypatch):
+    study = Painting(steps=4, seed=11)
+    kept = {}
+
+    def keep(study, scenes, folder, real=file_of):
+        path = real(study, scenes, folder)
+        kept["bytes"] = path.read_bytes()
+        return path
+
+    monkeypatch.setattr("studio.surfaces.web_page.file_of", keep)
+    updates = ran(painting, study)
+    assert "painted a red fox" in shown(painting, painting.status, updates)[-1]
+    assert shown(painting, painting.stage, updates) and shown(painting, painting.charts[0], updates)
+    last = record(study.run())[-1]
+    expected = png_bytes(still(study.view(last)), Recipe("painting", __version__, knobs(study)))
+    assert kept["bytes"] == expected
+
+
+def test_the_plain_baseline_is_drawn_dashed_beside(painting):
+    updates = ran(painting, Painting(steps=3), compare=True)
+    figure = shown(painting, painting.charts[0], updates)[-1]
+    assert [trace.line.dash for trace in figure.data] == ["solid", "dash"]
+    assert "Plain baseline" in shown(painting, painting.stage, updates)[-1]
+    assert "painted" in shown(painting, painting.status, updates)[-1]
+
+
+def test_stop_keeps_the_best_so_far(painting):
+    begun = painting.begin(REQUEST, None, False, *knobs(Painting(steps=1000)).values())
+    threading.Timer(0.3, painting.stop, [begun[painting.turn]]).start()
+    updates = list(painting.watch(REQUEST, begun[painting.turn], False))
+    assert "Stopped" in shown(painting, painting.status, updates)[-1]
+    assert updates[-1][painting.download]["interactive"] and updates[-1][painting.buttons["run"]]["interactive"]
+
+
+def test_closing_the_stream_and_leaving_the_page_free_the_run(painting):
+    for close in (lambda frames: frames.close(), lambda frames: (painting.desk.leave("tab"), list(frames))):
+        begun = painting.begin(REQUEST, None, False, *knobs(Painting(steps=1000, seed=99)).values())
+        frames = painting.watch(REQUEST, begun[painting.turn], False)
+        next(frames), next(frames)
+        Painting.closed.clear()
+        close(frames)
+        assert Painting.closed == [99] and painting.desk.open_runs == 0
+
+
+def test_leaving_before_the_turn_comes_forgets_the_run(painting):
+    painting.begin(REQUEST, None, False, *knobs(Painting()).values())
+    assert painting.desk.open_runs == 1
+    painting.desk.leave("somebody else")
+    assert painting.desk.open_runs == 1
+    painting.desk.leave("tab")
+    assert painting.desk.open_runs == 0
+
+
+def test_too_many_runs_get_a_sentence(painting):
+    values = knobs(Painting()).values()
+    replies = [painting.begin(REQUEST, None, False, *values) for _ in range(9)]
+    assert "waiting already" in replies[-1][painting.status] and replies[-1][painting.turn] is None
+    painting.desk.leave("tab")
+
+
+def test_errors_are_sentences_without_inner_detail(painting):
+    refused = painting.begin(REQUEST, None, False, *{**knobs(Painting()), "steps": 5000}.values())
+    assert "steps must be between 1 and 1000" in refused[painting.status]
+    empty = painting.begin(REQUEST, None, False, *{**knobs(Painting()), "seed": None}.values())
+    assert "Seed is empty" in empty[painting.status]
+    status = shown(painting, painting.status, ran(painting, Painting(prompt="weights")))[-1]
+    assert "no weights here: &lt;put&gt;" in status
+    status = shown(painting, painting.status, ran(painting, Painting(prompt="break")))[-1]
+    assert "RuntimeError" in status and "secret" not in status
+
+
+def test_two_hundred_odd_prompts_stay_text(painting):
+    assert len(ODD_PROMPTS) >= 200
+    for prompt in ODD_PROMPTS:
+        values = {**knobs(Painting(steps=1)), "prompt": prompt}.values()
+        updates = [painting.refresh(REQUEST, *values), painting.begin(REQUEST, None, False, *values)]
+        updates += painting.watch(REQUEST, updates[1][painting.turn], False)
+        texts = [text for update in updates for text in html_in(painting, update)]
+        assert texts
+        for text in texts:
+            marks = Marks(text)
+            assert marks.tags <= HARMLESS, prompt
+            assert not any(name.startswith("on") or name == "href" for name in marks.attributes), prompt
+            text.encode("utf-8")
+
+
+@pytest.mark.parametrize("study", [*CATALOG, Painting])
+def test_a_link_brings_every_knob_back(study):
+    page = page_of(study)
+    other = clamp(study, {c.name: other_value(c) for c in controls(study)})
+    assert other != study()
+    link = page.refresh(REQUEST, *knobs(other).values())[page.link]
+    query = dict(parse_qsl(urlsplit(link).query))
+    restored = web.link_updates([page], None, query)
+    assert [restored[knob] for knob in page.knobs] == list(knobs(other).values())
+
+
+def other_value(control):
+    if control.kind is bool:
+        return not control.default
+    if control.kind is str:
+        options = getattr(control.bound, "options", ("a <b>fox</b> & 100% #1?",))
+        return options[-1]
+    return control.bound.low if control.default != control.bound.low else control.bound.high
+
+
+def test_a_hostile_link_is_tamed(painting):
+    query = {
+        "study": "painting",
+        "steps": "9e99",
+        "rate": "nan",
+        "style": "<script>",
+        "prompt": "x" * 9999,
+        "evil": "1",
+    }
+    restored = web.link_updates([painting], None, query)
+    values = dict(zip([c.name for c in controls(Painting)], [restored[k] for k in painting.knobs], strict=True))
+    assert values["steps"] == 1000 and values["rate"] == 0.1 and values["style"] == "noise"
+    assert len(values["prompt"]) == 200
+    strange = web.link_updates([painting, page_of(Landscapes)], None, {"study": "<b>"})
+    assert not set(strange) & set(painting.knobs)
+
+
+def test_a_dropped_picture_brings_every_knob_back(painting, tmp_path, monkeypatch):
+    monkeypatch.setattr(gr, "Info", lambda *_, **__: None)
+    study = Painting(prompt="<i>a fox</i>", steps=33, seed=5, rate=0.5, bright=True)
+    pixels = next(study.run()).pixels
+    path = tmp_path / "fox.png"
+    path.write_bytes(png_bytes(pixels, Recipe("painting", "0", knobs(study))))
+    restored = web.drop_updates([painting], None, painting, str(path))
+    assert [restored[knob] for knob in painting.knobs] == list(knobs(study).values())
+
+
+@pytest.mark.parametrize("case", ["no recipe", "not a png", "another study", "gone"])
+def test_a_picture_without_a_recipe_warns_and_changes_nothing(painting, tmp_path, monkeypatch, case):
+    said = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: said.append(text))
+    pixels, path = next(Painting().run()).pixels, tmp_path / "x.png"
+    recipe = Recipe("<img src=x onerror=alert(1)>", "0", {})
+    if case != "gone":
+        path.write_bytes({"no recipe": png_bytes(pixels), "not a png": b"GIF89a"}.get(case, png_bytes(pixels, recipe)))
+    updates = web.drop_updates([painting], None, painting, str(path))
+    assert updates == {painting.upload: None}
+    assert len(said) == 1 and "<" not in said[0]
+
+
+def test_programs_get_the_same_picture(painting):
+    study = Painting(steps=2, seed=3)
+    path, outcome = painting.answer(REQUEST, *knobs(study).values())
+    assert png_recipe(Path(path).read_bytes()).knobs == knobs(study) and outcome == "painted a red fox"
+    Path(path).unlink()
+    Path(path).parent.rmdir()
+    with pytest.raises(gr.Error, match="steps must be"):
+        painting.answer(REQUEST, *{**knobs(study), "steps": 0}.values())
+
+
+def test_only_this_machine_is_served():
+    with pytest.raises(ValueError, match="SSH tunnel"):
+        web.open_server(gr.Blocks(), host="0.0.0.0")
+
+
+def test_the_style_sheet_names_no_other_host():
+    assert not re.search(
+        r"https?:|@import|//", web.STYLE.read_text(encoding="utf-8").replace("/*", "").replace("*/", "")
+    )

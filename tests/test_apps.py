@@ -1,0 +1,247 @@
+"""The pages in a real headless Chromium: they run, hold, step, stop, restore, stay at home, and show no markup."""
+
+import http.client
+import os
+import re
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from surfaces.painting import Painting
+
+from studio.catalog import CATALOG
+from studio.files.archive import png_recipe
+from studio.surfaces.web import gallery, open_server
+
+CHROMIUM = os.environ.get("STUDIO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+WAIT = 30_000
+NAMES = {study.name for study in CATALOG}
+WIDEST = """() => [...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > 391)
+    .map(e => e.tagName + '.' + e.className + ' ' + e.getBoundingClientRect().right).slice(0, 12)"""
+# Gradio leaves event loops and sockets to the collector.
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install it, or name it in STUDIO_CHROMIUM"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def address():
+    demo = gallery((*CATALOG, Painting))
+    yield open_server(demo)
+    demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, closing_browser(playwright) as chromium:
+        yield chromium
+
+
+def closing_browser(playwright):
+    return closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS))
+
+
+class Visit:
+    """One tab, and everything suspicious that happened in it."""
+
+    def __init__(self, browser, address, query="", width=1280, height=860):
+        self.faults = []
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(WAIT)
+        self.page.on("dialog", lambda dialog: (self.faults.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", self._request)
+        self.page.on("pageerror", lambda error: self.faults.append(f"page error {error}"))
+        self.page.on("console", lambda note: self.faults.append(note.text) if note.type == "error" else None)
+        self.page.goto(address + query)
+        self.button("Run").wait_for()
+        self.page.wait_for_function("document.querySelector('.st-needs') !== null")
+
+    def _request(self, request):
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.hostname not in ("127.0.0.1", "localhost"):
+            self.faults.append(f"request to {request.url[:200]}")
+
+    def button(self, name):
+        return self.page.get_by_role("button", name=name, exact=True).locator("visible=true").first
+
+    def open(self, title):
+        self.page.get_by_role("tab", name=title).click()
+        self.button("Run").wait_for()
+        return self
+
+    def fill(self, label, value):
+        self.page.get_by_label(label).locator("visible=true").first.fill(value)
+
+    def run(self):
+        self.button("Run").click()
+
+    def status(self, kind, wait=WAIT):
+        line = self.page.locator(f".st-{kind}").locator("visible=true").first
+        line.wait_for(timeout=wait)
+        return line.inner_text()
+
+    def picture(self):
+        picture = self.page.locator(".st-pictures img").locator("visible=true").first
+        picture.wait_for()
+        return picture.get_attribute("src")
+
+
+@pytest.fixture
+def visit(browser, address):
+    made = []
+
+    def opened(query="", **size):
+        made.append(Visit(browser, address, query, **size))
+        return made[-1]
+
+    yield opened
+    for tab in made:
+        tab.page.close()
+        assert tab.faults == []
+
+
+def step_in(text):
+    return int(re.search(r"step ([\d,]+) of", text)[1].replace(",", ""))
+
+
+def test_landscapes_run_to_the_end(visit):
+    tab = visit("?study=landscapes&steps=60")
+    tab.run()
+    tab.page.locator(".st-plane .js-plotly-plot").locator("visible=true").first.wait_for()
+    assert "step 60 of 60" in tab.status("done") and "mean loss" in tab.status("outcome")
+    tab.page.wait_for_function("document.querySelectorAll('.st-more .js-plotly-plot .scatterlayer .trace').length > 0")
+
+
+def test_a_picture_appears_changes_holds_steps_and_stops(visit, tmp_path):
+    tab = visit("?study=painting&steps=1000")
+    tab.page.get_by_label("Slow motion").locator("visible=true").check()
+    tab.run()
+    began = time.monotonic()
+    first = tab.picture()
+    assert time.monotonic() - began < 20
+    tab.page.wait_for_function(
+        "old => [...document.querySelectorAll('.st-pictures img')].some(i => i.src !== old)", arg=first
+    )
+    tab.button("Pause").click()
+    held = step_in(tab.status("held"))
+    still = tab.picture()
+    time.sleep(0.5)
+    assert tab.picture() == still and step_in(tab.status("held")) == held
+    tab.button("Step").click()
+    tab.page.wait_for_function("n => document.body.innerText.includes(`step ${n} of`)", arg=f"{held + 1:,}")
+    tab.button("Resume").click()
+    tab.status("live")
+    tab.button("Stop").click()
+    assert "Stopped" in tab.status("stopped")
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save picture").locator("visible=true").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert path.name == "painting-7.png" and png_recipe(path.read_bytes()).knobs["steps"] == 1000
+    tab.fill("Prompt", "something else")
+    tab.page.get_by_text("Open a saved picture").locator("visible=true").click()
+    tab.page.locator(".st-more input[type=file]").locator("visible=true").or_(
+        tab.page.locator(".st-more input[type=file]").last
+    ).first.set_input_files(path)
+    tab.page.wait_for_function("[...document.querySelectorAll('textarea')].some(box => box.value === 'a red fox')")
+
+
+def test_a_link_restores_knobs_and_tab(visit):
+    tab = visit("?study=painting&prompt=a+%3Cb%3Ecup%3C%2Fb%3E&steps=33&bright=true&seed=12&rate=evil")
+    tab.page.wait_for_function("[...document.querySelectorAll('textarea')].some(box => box.value === 'a <b>cup</b>')")
+    assert tab.page.get_by_role("tab", name="Painting").get_attribute("aria-selected") == "true"
+    assert tab.page.get_by_label("Seed", exact=True).locator("visible=true").input_value() == "12"
+    assert tab.page.get_by_label("Bright").locator("visible=true").is_checked()
+    tab.page.wait_for_function("[...document.querySelectorAll('textarea')].some(box => box.value.includes('seed=12&'))")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<img src=x onerror=alert(1)>",
+        "</script><script>alert(1)</script>",
+        '"><svg onload=alert(1)>',
+        "${alert(1)}{{constructor.constructor('alert(1)')()}}",
+    ],
+)
+def test_markup_stays_text(visit, prompt):
+    tab = visit("?study=painting&steps=2")
+    tab.fill("Prompt", prompt)
+    tab.run()
+    assert f"painted {prompt}" in tab.status("done")
+    assert tab.page.locator(".st-canvas svg, .st-canvas script, .st-state img").count() == 0
+
+
+def test_an_error_is_a_sentence_on_the_page(visit):
+    tab = visit("?study=painting")
+    tab.fill("Prompt", "weights")
+    tab.run()
+    assert "no weights here: <put> them in a folder" in tab.status("alert")
+    assert tab.button("Run").is_enabled()
+
+
+def test_a_closed_tab_frees_the_engine(visit):
+    first = visit("?study=painting&steps=1000")
+    first.page.get_by_label("Slow motion").locator("visible=true").check()
+    first.run()
+    first.picture()
+    first.button("Pause").click()
+    first.status("held")
+    first.page.close()
+    second = visit("?study=painting&steps=2")
+    second.run()
+    assert "painted" in second.status("done")
+
+
+def test_a_phone_sees_the_picture_first_and_nothing_overflows(visit):
+    tab = visit("?study=painting&steps=3", width=390, height=844)
+    tab.run()
+    tab.status("done")
+    for study in (*CATALOG, Painting):
+        tab.open(study.title)
+        wide = tab.page.evaluate(WIDEST)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390, (study.name, wide)
+    picture = tab.page.locator(".st-pictures img").locator("visible=true").first.bounding_box()
+    button = tab.button("Run").bounding_box()
+    assert picture["y"] < button["y"] and picture["width"] > 300
+
+
+def test_programs_use_the_named_endpoint(address):
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    path, outcome = client.predict(prompt="a cup", steps=2, seed=3, api_name="/painting")
+    assert outcome == "painted a cup" and png_recipe(Path(path).read_bytes()).knobs["seed"] == 3
+    client.close()
+
+
+def test_other_hosts_are_turned_away_and_headers_guard_the_page(address):
+    parts = urlsplit(address)
+    for host, status in (("evil.example", 400), (parts.netloc, 200)):
+        with closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)) as connection:
+            connection.request("GET", "/", headers={"Host": host})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.skipif("fusedream" not in NAMES, reason="FuseDream is not in the catalog yet")
+def test_fusedream_dreams_in_the_browser(visit):
+    tab = visit("?study=fusedream&steps=3&copies=2&basis=2")
+    tab.run()
+    first = tab.picture()
+    assert first.startswith("data:image/png;base64,")
+    assert tab.status("done", 3 * WAIT) and tab.status("outcome")
+    assert tab.picture() != "" and tab.page.locator(".st-more .js-plotly-plot").locator("visible=true").count() == 1
