@@ -99,7 +99,8 @@ class Dream(Snapshot):
     """n pictures being dreamed, as latents; everything needed to go on is here.
 
     `z`, `y`: the newest iterate, `best_z`, `best_y`: the best so far with its score `best_scores`; `scores`: every
-    iterate's score, the start included; `scouted`: latents looked at. `leaves`: Z, Y, W_z, W_y, each (n, k, d);
+    iterate's score, the start included; `augmented`: its score on the fixed augmented views, whatever is optimised;
+    `scouted`: latents looked at. `leaves`: Z, Y, W_z, W_y, each (n, k, d);
     `moments`: Adam's first and second moments of each; `random`: the generator's state after this step.
     """
 
@@ -109,6 +110,7 @@ class Dream(Snapshot):
     best_y: Float[Tensor, "n dy"]
     best_scores: Float[Tensor, " n"]
     scores: Float[Tensor, "n t"]
+    augmented: Float[Tensor, "n t"]
     scouted: int
     leaves: Leaves
     moments: Leaves
@@ -122,7 +124,7 @@ def fusedream(
 
     Ten steps equal five and five more. The generator is used up; its state travels in the snapshots.
     """
-    ruler = problem.draws(config.yardstick if config.score == "augclip" else 0, generator_from(0, "yardstick"))
+    ruler = problem.draws(config.yardstick, generator_from(0, "yardstick"))
     if start is None:
         now = None
         for now in _scout(problem, config, generator, ruler):
@@ -240,14 +242,19 @@ def _start(
     ready = generator.get_state()
     generator.set_state(random)
     z, y = basis_z[:, 0].clone(), basis_y[:, 0].clone()
-    scores, held_out = _measured(problem, z, y, ruler, config.optimise == "none")
+    images = _decoded(problem, z, y)
+    augmented = scores = _scores(problem, images, ruler)
+    if config.score == "clip":
+        scores = _scores(problem, images, problem.draws(0, generator_from(0, "plain")))
+    held_out = _held_out(problem, images) if config.optimise == "none" else scores
     leaves = (basis_z, basis_y, *weights)
     return Dream(
         step=0,
         total=0 if config.optimise == "none" else config.steps,
         phase="scout",
         outcome=_sentence(scores, held_out, "scouting") if config.optimise == "none" else "",
-        z=z, y=y, best_z=z, best_y=y, best_scores=scores, scores=scores[:, None], scouted=seen,
+        z=z, y=y, best_z=z, best_y=y, best_scores=scores, scores=scores[:, None],
+        augmented=augmented[:, None], scouted=seen,
         leaves=leaves,
         moments=tuple(torch.zeros_like(leaf) for leaf in leaves for _ in range(2)),
         random=ready,
@@ -265,7 +272,8 @@ def _step(
     draws = problem.draws(config.copies if config.score == "augclip" else 0, generator)
     own, slope = pull(problem, images, draws)
     slopes = torch.autograd.grad(images, leaves, slope)
-    scores = own if config.score == "clip" else _scores(problem, images.detach(), ruler)
+    augmented = _scores(problem, images.detach(), ruler)
+    scores = own if config.score == "clip" else augmented
     z, y = z.detach(), y.detach()
     better = scores > last.best_scores
     best_z, best_y = (torch.where(better[:, None], new, old) for new, old in ((z, last.best_z), (y, last.best_y)))
@@ -276,9 +284,10 @@ def _step(
         step=step,
         total=config.steps,
         phase="blend",
-        outcome=_sentence(best, _measured(problem, best_z, best_y, ruler, True)[1], f"{step} steps") if ended else "",
+        outcome=_told(problem, best, best_z, best_y, f"{step} steps") if ended else "",
         z=z, y=y, best_z=best_z, best_y=best_y, best_scores=best,
         scores=torch.cat((last.scores, scores[:, None]), dim=1),
+        augmented=torch.cat((last.augmented, augmented[:, None]), dim=1),
         scouted=last.scouted,
         leaves=moved,
         moments=moments,
@@ -314,11 +323,17 @@ def _scores(problem: DreamProblem, images: Float[Tensor, "n 3 h w"], draws: Sequ
 
 
 @torch.no_grad()
-def _measured(
-    problem: DreamProblem, z: Tensor, y: Tensor, ruler: Sequence[Any], twice: bool
-) -> tuple[Float[Tensor, " n"], Tensor]:
-    images = problem.decode(z, y)
-    return _scores(problem, images, ruler), problem.held_out(images) if twice else torch.empty(0)
+def _decoded(problem: DreamProblem, z: Tensor, y: Tensor) -> Float[Tensor, "n 3 h w"]:
+    return problem.decode(z, y)
+
+
+@torch.no_grad()
+def _held_out(problem: DreamProblem, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    return problem.held_out(images)
+
+
+def _told(problem: DreamProblem, scores: Tensor, z: Tensor, y: Tensor, by: str) -> str:
+    return _sentence(scores, _held_out(problem, _decoded(problem, z, y)), by)
 
 
 def _sentence(scores: Tensor, held_out: Tensor, by: str) -> str:

@@ -2,7 +2,7 @@
 
 __all__ = ["FuseDream"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -116,6 +116,11 @@ class FuseDream(Study):
         captions = tuple(f"score {score:.3f}" for score in snapshot.best_scores.tolist())
         return Images(pixels.cpu().numpy(), captions), self._curves(snapshot)
 
+    def baseline(self) -> "FuseDream | None":
+        """Return the plain way from the same scouts: one latent, CLIP on the bare picture; None where this is it."""
+        plain = replace(self, score="clip", optimise="single")
+        return None if plain == self or self.optimise == "none" else plain
+
     def forecast(self) -> str:
         """Return the memory a run will need and where it will run; a `ValueError` where it is not there."""
         device = best_device(self.device)
@@ -157,11 +162,14 @@ class FuseDream(Study):
         return min(self._views(), (free - base) // view)
 
     def _curves(self, snapshot: Dream) -> Curves:
-        scores = snapshot.scores.cpu().double().numpy()
+        """Return the augmented score of every iterate, and the best so far where that is what is kept."""
+        scores = snapshot.augmented.cpu().double().numpy()
         first = snapshot.step + 1 - scores.shape[1]
         steps = np.arange(first, snapshot.step + 1, dtype=np.float64)
         lines = []
         for index, row in enumerate(scores):
             name = f" {index + 1}" if len(scores) > 1 else ""
-            lines += [Series(f"score{name}", steps, row), Series(f"best{name}", steps, np.maximum.accumulate(row))]
-        return Curves("AugCLIP" if self.score == "augclip" else "CLIP", "step", "score", tuple(lines))
+            lines.append(Series(f"score{name}", steps, row))
+            if self.score == "augclip":
+                lines.append(Series(f"best{name}", steps, np.maximum.accumulate(row)))
+        return Curves("AugCLIP on fixed views", "step", "score", tuple(lines))
