@@ -1,220 +1,201 @@
-"""Measure FuseDream and its simpler arms by a judge network that no run ever optimised for.
+"""FuseDream and its simpler arms, judged by a network that no run ever optimised for.
 
 For every prompt and seed each arm dreams one picture; the judge, another CLIP, finds the prompt's noun among all names
-of its vocabulary. Scouts are drawn once a seed and shared by all arms. A second table starts from random latents and
-compares the over-parameterised blend with a single latent by the held-out score.
-
-    python benchmarks/fusedream_judge.py --out benchmarks/results/fusedream.json
-
-A run that was stopped goes on from its scratch file.
+of its vocabulary. Scouts are drawn once a seed and shared by all arms. A second comparison starts from random latents:
+the over-parameterised blend against a single latent, by the held-out score. A run that was stopped goes on from its
+scratch file.
 """
 
-import argparse
+__all__ = ["SEEDS", "judged"]
+
 import json
+import multiprocessing
 import os
-import platform
 import statistics
-import sys
 import time
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from studio.core.runs import last
+from studio.core.seeds import generator_from
+from studio.files.weights import embedded
+from studio.methods.fusedream import FuseDreamConfig, fusedream
+from studio.nets.clip import Clip, load_clip
+from studio.problems.augmentation import NEUTRAL, draw_views, views
+from studio.problems.clip_image import Bank, ClipImage, joined, load_bank, make_bank, save_bank
+from studio.problems.pairs import Pair, load_pair
+from studio.problems.prompts import parse_prompt, prompt_target
+from studio.studies.fusedream import FuseDream
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from studio.core.runs import last  # noqa: E402
-from studio.core.seeds import generator_from  # noqa: E402
-from studio.files.weights import embedded  # noqa: E402
-from studio.methods.fusedream import FuseDreamConfig, fusedream  # noqa: E402
-from studio.nets.clip import Clip, load_clip  # noqa: E402
-from studio.problems.augmentation import NEUTRAL, draw_views, views  # noqa: E402
-from studio.problems.clip_image import Bank, ClipImage, joined, make_bank  # noqa: E402
-from studio.problems.pairs import Pair, load_pair  # noqa: E402
-from studio.problems.prompts import parse_prompt, prompt_target  # noqa: E402
-from studio.studies.fusedream import FuseDream  # noqa: E402
-
-ARMS = {
+WORK = ROOT / ".work"
+SEEDS = 3
+ARMS: dict[str, dict] = {
     "scouted": {"optimise": "none"},
     "plain_single": {"score": "clip", "optimise": "single"},
     "aug_single": {"optimise": "single"},
     "fusedream": {},
 }
-RANDOM_ARMS = {
+RANDOM_ARMS: dict[str, dict] = {
     "random_single": {"optimise": "single", "scout": "none"},
     "random_blend": {"scout": "none", "start_bias": 0.0},
 }
 RANDOM_PROMPTS = 40
 
 
-def main() -> None:
-    """Read the command line, fill the scratch file arm by arm, and merge the figures into the results."""
-    options = parsed()
-    torch.set_num_threads(options.threads)
-    prompts = json.loads((ROOT / "benchmarks" / "fusedream_prompts.json").read_text(encoding="utf-8"))["prompts"]
-    prompts = prompts[: options.prompts] if options.prompts else prompts
-    names = json.loads((embedded("judge").parent / "vocabulary.json").read_text(encoding="utf-8"))["names"]
+@dataclass(frozen=True)
+class Table:
+    """The settings of the whole table; steps, views and scouts are below the study's, so that it takes minutes."""
+
+    steps: int = 50
+    scouts: int = 4096
+    copies: int = 4
+    learning_rate: float = FuseDream.learning_rate
+    start_bias: float = FuseDream.start_bias
+    batch: int = 20
+    prompts: int = 100
+
+
+def judged(table: Table | None = None) -> dict[str, object]:
+    """Return the figures of all arms over all prompts and seeds, on one process a core."""
+    table = table or Table()
+    key = json.dumps([asdict(table), load_pair("embedded", "cpu").digest, _judge_digest()])
+    scratch = WORK / "fusedream_judge.json"
+    done = _done(scratch, key)
+    jobs = [(arm, seed) for seed in range(SEEDS) for arm in ARMS] + [(arm, 0) for arm in RANDOM_ARMS]
+    todo = [(arm, seed) for arm, seed in jobs if f"{arm}/{seed}" not in done]
+    for seed in {seed for _, seed in todo}:
+        _bank(seed, table.scouts)
+    began = time.monotonic()
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_job, table, arm, seed): f"{arm}/{seed}" for arm, seed in todo}
+        for future in as_completed(running):
+            name = running[future]
+            done[name] = future.result()
+            _write(scratch, {"key": key, "done": done})
+            found = statistics.mean(rank < 5 for rank in done[name]["ranks"])
+            print(f"{time.monotonic() - began:6.0f} s  {name:16} judge top-5 {found:.1%}", flush=True)
+    return _figures(done) | {"judge_settings": asdict(table)}
+
+
+def _job(table: Table, arm: str, seed: int) -> dict[str, list]:
+    """Return the scores and the judge's ranks of one arm and seed."""
+    torch.set_num_threads(1)
     pair, judge = load_pair("embedded", "cpu"), load_clip(embedded("judge"))
-    words = name_features(judge, names)
-    settings = [options.steps, options.samples, options.copies, options.rate, options.bias, len(prompts), pair.digest]
-    done = scratch(options.scratch, settings)
-    for seed in range(options.seeds):
-        bank = None
-        for arm, changes in (ARMS | RANDOM_ARMS).items():
-            key = f"{arm}/{seed}"
-            if key in done or (arm in RANDOM_ARMS and seed > 0):
-                continue
-            if bank is None:
-                bank = joined(list(make_bank(pair.decoder, pair.clip, options.samples, generator_from(seed, "scouts"))))
-            some = prompts[:RANDOM_PROMPTS] if arm in RANDOM_ARMS else prompts
-            began = time.monotonic()
-            done[key] = dreamed(pair, bank, some, replace(config(options), **changes), options.batch, seed)
-            rank_all(done[key], pair, judge, words, names, some)
-            write(options.scratch, {"settings": settings, "done": done})
-            top5 = statistics.mean(rank < 5 for rank in done[key]["ranks"])
-            print(
-                f"{key:18s} top-5 {top5:.3f}  score {statistics.mean(done[key]['scores']):.3f}  "
-                f"held out {statistics.mean(done[key]['held_out']):.3f}  {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-    merge(options, figures(done, options.seeds, len(names)), len(prompts))
-
-
-def parsed() -> argparse.Namespace:
-    """Return the command line's options; defaults are those of the committed table and of the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "fusedream.json")
-    parser.add_argument("--scratch", type=Path, default=ROOT / ".work" / "fusedream_judge.json")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=4096, help="scouts a seed")
-    parser.add_argument("--copies", type=int, default=4, help="augmented views a step")
-    parser.add_argument("--rate", type=float, default=FuseDream.learning_rate)
-    parser.add_argument("--bias", type=float, default=FuseDream.start_bias)
-    parser.add_argument("--prompts", type=int, default=0, help="only the first so many (0: all)")
-    parser.add_argument("--batch", type=int, default=25, help="pictures dreamed at once")
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
-
-
-def config(options: argparse.Namespace) -> FuseDreamConfig:
-    """Return the settings all arms share."""
-    return FuseDreamConfig(
-        steps=options.steps, copies=options.copies, yardstick=options.copies, learning_rate=options.rate,
-        start_bias=options.bias,
+    chosen = _prompts()[: table.prompts]
+    chosen = chosen[:RANDOM_PROMPTS] if arm in RANDOM_ARMS else chosen
+    settings = FuseDreamConfig(
+        steps=table.steps, copies=table.copies, yardstick=table.copies, learning_rate=table.learning_rate,
+        start_bias=table.start_bias,
     )  # fmt: skip
+    return _dreamed(pair, judge, chosen, replace(settings, **(ARMS | RANDOM_ARMS)[arm]), table, seed)
 
 
-def dreamed(
-    pair: Pair, bank: Bank, prompts: list[str], settings: FuseDreamConfig, batch: int, seed: int
+def _dreamed(
+    pair: Pair, judge: Clip, prompts: list[str], settings: FuseDreamConfig, table: Table, seed: int
 ) -> dict[str, list]:
-    """Return the best latents of every prompt with their own and their held-out scores."""
-    found: dict[str, list] = {"z": [], "y": [], "scores": [], "held_out": []}
-    for at in range(0, len(prompts), batch):
-        target = torch.stack([prompt_target(pair.clip, parse_prompt(prompt)) for prompt in prompts[at : at + batch]])
-        problem = ClipImage(pair.decoder, pair.clip, target, bank=bank)
+    found: dict[str, list] = {"scores": [], "held_out": [], "ranks": []}
+    names = _vocabulary()["names"]
+    words = _name_features(judge, names)
+    for at in range(0, len(prompts), table.batch):
+        some = prompts[at : at + table.batch]
+        target = torch.stack([prompt_target(pair.clip, parse_prompt(prompt)) for prompt in some])
+        problem = ClipImage(pair.decoder, pair.clip, target, bank=_bank(seed, table.scouts))
         end = last(fusedream(problem, settings, generator_from(seed, "judge", at)))
         with torch.no_grad():
-            held_out = problem.held_out(problem.decode(end.best_z, end.best_y))
-        for name, values in (("z", end.best_z), ("y", end.best_y), ("scores", end.best_scores), ("held_out", held_out)):
-            found[name] += values.tolist()
+            images = problem.decode(end.best_z, end.best_y)
+            found["held_out"] += problem.held_out(images).tolist()
+        found["scores"] += end.augmented.amax(dim=1).tolist()
+        found["ranks"] += _ranks(judge, images, words, [names.index(_noun(prompt)) for prompt in some])
     return found
 
 
-def name_features(judge: Clip, names: list[str]) -> Tensor:
-    """Return one direction a name: the mean over backgrounds of the captions that hold it."""
-    colours = json.loads((embedded("judge").parent / "vocabulary.json").read_text(encoding="utf-8"))["colours"]
-    rows = []
-    for name in names:
-        noun = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-        rows.append(judge.encode_text([f"{noun} on a {colour} background" for colour in colours]).mean(dim=0))
-    return torch.nn.functional.normalize(torch.stack(rows), dim=1)
-
-
 @torch.no_grad()
-def rank_all(
-    record: dict[str, list], pair: Pair, judge: Clip, words: Tensor, names: list[str], prompts: list[str]
-) -> None:
-    """Replace the latents by the rank of each prompt's name among all names, as the judge sees the picture."""
-    images = pair.decoder(torch.tensor(record.pop("z")), torch.tensor(record.pop("y")))
+def _ranks(judge: Clip, images: Tensor, words: Tensor, wanted: list[int]) -> list[int]:
+    """Return how many names the judge finds more fitting than the wanted one, for each picture."""
     plain = draw_views(NEUTRAL, 1, images.shape[-1], judge.size, torch.Generator())
-    features = judge.encode_images((views(images, plain, judge.size)[:, 0] + 1) / 2)
-    similar = features @ words.T
-    wanted = [names.index(name_of(prompt)) for prompt in prompts]
-    record["ranks"] = [int((row > row[index]).sum()) for row, index in zip(similar, wanted, strict=True)]
+    similar = judge.encode_images((views(images, plain, judge.size)[:, 0] + 1) / 2) @ words.T
+    return [int((row > row[index]).sum()) for row, index in zip(similar, wanted, strict=True)]
 
 
-def name_of(prompt: str) -> str:
+def _name_features(judge: Clip, names: list[str]) -> Tensor:
+    """Return one direction a name: the mean over background colours of the captions that hold it."""
+    colours = _vocabulary()["colours"]
+    captions = [f"{_article(name)} on {_article(colour)} background" for name in names for colour in colours]
+    features = judge.encode_text(captions).unflatten(0, (len(names), len(colours))).mean(dim=1)
+    return torch.nn.functional.normalize(features, dim=1)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _noun(prompt: str) -> str:
     """Return the noun of 'a NAME on a COLOUR background'."""
     return prompt.split(" on a")[0].removeprefix("an ").removeprefix("a ").strip()
 
 
-def figures(done: dict[str, dict[str, list]], seeds: int, vocabulary: int) -> dict[str, float]:
-    """Return the table: retrieval by arm, its spread over seeds, and the random-start comparison."""
-    table: dict[str, float] = {"vocabulary": vocabulary}
+def _figures(done: dict[str, dict[str, list]]) -> dict[str, object]:
+    """Return the table: retrieval by arm in percent, its spread over seeds, and the random-start comparison."""
+    figures: dict[str, object] = {"vocabulary": len(_vocabulary()["names"])}
     for arm in ARMS:
-        for top in (1, 5):
-            shares = [statistics.mean(rank < top for rank in done[f"{arm}/{seed}"]["ranks"]) for seed in range(seeds)]
-            table[f"judge_top{top}_{arm}"] = round(statistics.mean(shares), 4)
-            table[f"judge_top{top}_{arm}_spread"] = round(max(shares) - min(shares), 4)
-        table[f"held_out_{arm}"] = mean_of(done, arm, "held_out", seeds)
-        table[f"score_{arm}"] = mean_of(done, arm, "scores", seeds)
+        for top in (5, 1):
+            ranks = [done[f"{arm}/{seed}"]["ranks"] for seed in range(SEEDS)]
+            by_seed = [100 * statistics.mean(rank < top for rank in row) for row in ranks]
+            figures[f"judge_top{top}_{arm}"] = round(statistics.mean(by_seed), 2)
+            figures[f"judge_top{top}_{arm}_by_seed"] = [round(value, 2) for value in by_seed]
+        for column in ("held_out", "scores"):
+            values = [value for seed in range(SEEDS) for value in done[f"{arm}/{seed}"][column]]
+            figures[f"{column}_{arm}"] = round(statistics.mean(values), 4)
     blend, single = done["random_blend/0"], done["random_single/0"]
-    for name, key in (("f11_win_rate", "held_out"), ("f11_win_rate_own_score", "scores")):
-        wins = [a > b for a, b in zip(blend[key], single[key], strict=True)]
-        table[name] = round(statistics.mean(wins), 4)
-    table["f11_prompts"] = len(blend["scores"])
+    wins = [a > b for a, b in zip(blend["held_out"], single["held_out"], strict=True)]
+    figures["random_start_prompts"] = len(wins)
+    figures["random_start_blend_wins_percent"] = round(100 * statistics.mean(wins), 2)
     for arm in RANDOM_ARMS:
-        table[f"held_out_{arm}"] = mean_of(done, arm, "held_out", 1)
-        table[f"judge_top5_{arm}"] = round(statistics.mean(rank < 5 for rank in done[f"{arm}/0"]["ranks"]), 4)
-    return table
+        figures[f"held_out_{arm}"] = round(statistics.mean(done[f"{arm}/0"]["held_out"]), 4)
+        figures[f"judge_top5_{arm}"] = round(100 * statistics.mean(rank < 5 for rank in done[f"{arm}/0"]["ranks"]), 2)
+    return figures
 
 
-def mean_of(done: dict[str, dict[str, list]], arm: str, name: str, seeds: int) -> float:
-    """Return the mean of one column of an arm over all seeds."""
-    return round(statistics.mean(v for seed in range(seeds) for v in done[f"{arm}/{seed}"][name]), 4)
+@cache
+def _prompts() -> list[str]:
+    return json.loads((ROOT / "benchmarks" / "fusedream_prompts.json").read_text(encoding="utf-8"))["prompts"]
 
 
-def scratch(path: Path, settings: list) -> dict[str, dict[str, list]]:
+@cache
+def _vocabulary() -> dict[str, list[str]]:
+    return json.loads((embedded("judge").parent / "vocabulary.json").read_text(encoding="utf-8"))
+
+
+@cache
+def _bank(seed: int, scouts: int) -> Bank:
+    """Return the scouts of a seed, made once and kept beside the scratch file."""
+    pair, path = load_pair("embedded", "cpu"), WORK / f"scouts-{seed}-{scouts}.safetensors"
+    kept = load_bank(path, pair.digest)
+    if kept is None:
+        kept = joined(list(make_bank(pair.decoder, pair.clip, scouts, generator_from(seed, "scouts"))))
+        save_bank(kept, path, pair.digest)
+    return kept
+
+
+def _judge_digest() -> int:
+    return (embedded("judge") / "open_clip_model.safetensors").stat().st_mtime_ns
+
+
+def _done(path: Path, key: str) -> dict[str, dict[str, list]]:
     """Return what an earlier run with the same settings and weights finished."""
     if not path.is_file():
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
-    return record["done"] if record["settings"] == settings else {}
+    return record["done"] if record["key"] == key else {}
 
 
-def merge(options: argparse.Namespace, table: dict[str, float], prompts: int) -> None:
-    """Write the figures into the results file, leaving figures of other benchmarks as they are."""
-    record = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
-    record["command"] = "python benchmarks/fusedream_judge.py --out benchmarks/results/fusedream.json"
-    record["seeds"] = list(range(options.seeds))
-    record["machine"] = {"cpu": cpu(), "cores": os.cpu_count(), "threads": options.threads, "torch": torch.__version__}
-    record["settings"] = {
-        "prompts": prompts, "steps": options.steps, "scouts": options.samples, "copies": options.copies,
-        "learning_rate": options.rate, "start_bias": options.bias,
-        "note": "fewer steps and views than the study's defaults, so that the whole table fits in half an hour",
-    }  # fmt: skip
-    record["figures"] = record.get("figures", {}) | table
-    write(options.out, record)
-    print(json.dumps(table, indent=1))
-
-
-def write(path: Path, record: dict) -> None:
-    """Write a record whole or not at all."""
+def _write(path: Path, record: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def cpu() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-if __name__ == "__main__":
-    main()
+    path.with_suffix(".part").write_text(json.dumps(record), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
