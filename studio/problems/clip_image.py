@@ -145,6 +145,7 @@ def save_bank(bank: Bank, path: Path, digest: str) -> None:
     try:
         tensors = {"z": bank.z, "classes": bank.classes, "features": bank.features}
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {"digest": digest})
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
