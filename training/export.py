@@ -36,6 +36,8 @@ def main() -> None:
         export_decoder(
             arguments.decoder, arguments.assets / "decoder", class_pictures(arguments.data, arguments.styles)[1]
         )
+    for file in arguments.assets.rglob("*.safetensors"):
+        file.chmod(0o644)
     sprites = load_sprites(arguments.data)
     vocabulary = {
         "names": [sprites.names[i] for i in sprites.chosen()],

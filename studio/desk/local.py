@@ -126,7 +126,7 @@ class Desk:
 
 def _frames(run: Run[Any], ticket: _Ticket, gap: float, least: float) -> Generator[Frame, None, None]:
     worked, due, told = 0.0, 0.0, False
-    snapshot: Snapshot | None = None
+    snapshot: Any = None
     while not ticket.stop.is_set():
         held = not ticket.go.is_set() and not ticket.single.is_set()
         if held and snapshot is not None:

@@ -59,7 +59,7 @@ class FuseDream(Study):
     copies: Annotated[int, Range(1, 64), Knob("Augmented views", "a step; the paper takes 50", advanced=True)] = 8
     learning_rate: Annotated[
         float, Range(1e-4, 0.5, log=True), Knob("Learning rate", "of Adam; the paper's is 0.005", advanced=True)
-    ] = 0.02
+    ] = 0.05
     latent_noise: Annotated[
         float, Range(0.0, 0.5), Knob("Latent noise", "added at every step; the paper's is 0.01", advanced=True)
     ] = 0.01
@@ -67,7 +67,7 @@ class FuseDream(Study):
         float,
         Range(0.0, 10.0),
         Knob("Start bias", "pulls the first blend to the best scout; 0 is the paper", advanced=True),
-    ] = 3.0
+    ] = 0.0
     score: Annotated[
         str, Choice("augclip", "clip"), Knob("Score", "augmented views, or the plain picture", advanced=True)
     ] = "augclip"

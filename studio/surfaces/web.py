@@ -17,7 +17,7 @@ from studio.core.controls import clamp
 from studio.desk.local import Desk
 from studio.files.archive import MAX_PNG_BYTES, png_recipe
 from studio.studies.study import Study
-from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_gradio import Base, Soft, gr
 from studio.surfaces.web_html import say
 from studio.surfaces.web_page import QUIET, Page, study_page
 
@@ -38,12 +38,12 @@ HEADERS = {
 def gallery(catalog: tuple[type[Study], ...]) -> gr.Blocks:
     """Return the page of every study, in tabs where there are several."""
     desk = Desk()
-    several = len(catalog) > 1
-    title = "Optimisation studio" if several else catalog[0].title
+    first, *others = catalog
+    title = "Optimisation studio" if others else first.title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
-        tabs = gr.Tabs(elem_classes="st-tabs") if several else None
+        tabs = gr.Tabs(elem_classes="st-tabs") if others else None
         if tabs is None:
-            pages = [study_page(catalog[0], desk)]
+            pages = [study_page(first, desk)]
         else:
             pages = []
             with tabs:
@@ -155,8 +155,8 @@ def _selected(tabs: gr.Tabs | None, page: Page) -> dict[Any, Any]:
     return {} if tabs is None else {tabs: gr.Tabs(selected=page.study.name)}
 
 
-def _theme() -> gr.themes.Base:
-    theme = gr.themes.Soft(
+def _theme() -> Base:
+    theme = Soft(
         primary_hue="indigo", secondary_hue="slate", neutral_hue="slate", radius_size="lg",
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Gradio, imported so that it stays at home: no analytics, no look-ups of other hosts."""
 
-__all__ = ["gr"]
+__all__ = ["Base", "Component", "Soft", "gr"]
 
 import os
 
@@ -9,3 +9,5 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gradio as gr
+from gradio.components import Component
+from gradio.themes import Base, Soft

@@ -5,10 +5,8 @@ __all__ = ["component", "examples"]
 import json
 import math
 
-from gradio.components import Component
-
 from studio.core.controls import Choice, Control, Range, Words
-from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_gradio import Component, gr
 
 WIDE, RADIO = 5000, 4
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradio.components import Component
-
 from studio.core.controls import Range, Words, controls, knobs, to_query
 from studio.core.papers import bibtex
 from studio.desk.local import Desk
 from studio.studies.study import Study
-from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import (
     EMPTY_STAGE,
     alert_html,
@@ -282,8 +280,9 @@ def _wire(page: Page) -> None:
     buttons["pause"].click(page.pause, [page.turn, page.held], light, **QUIET)
     buttons["step"].click(page.step, [page.turn], light, **QUIET)
     buttons["stop"].click(page.stop, [page.turn], light, **QUIET)
+    turned: list[Any] = list(page.knobs)
     gr.on(
-        [knob.change for knob in page.knobs], page.refresh, knobs_in, [page.forecast, page.link],
+        [knob.change for knob in turned], page.refresh, knobs_in, [page.forecast, page.link],
         trigger_mode="always_last", **QUIET,
     )  # fmt: skip
     file, text = gr.File(visible=False), gr.Textbox(visible=False)
