@@ -113,6 +113,9 @@ class BigGANConfig:
                 values["layers"] = tuple((bool(up), int(low), int(high)) for up, low, high in values["layers"])
         except (TypeError, ValueError):
             raise ValueError("layers must be a list of [doubles the size, input multiple, output multiple]") from None
+        for name, value in values.items():
+            if name != "layers" and type(value) is not (float if name == "eps" else int):
+                raise ValueError(f"{name} must be a {'fraction' if name == 'eps' else 'whole number'}, got {value!r}")
         return cls(**values)
 
     def to_json(self) -> str:
