@@ -309,9 +309,7 @@ def degrade(images: Tensor) -> Tensor:
     """Return the batch with a quarter of the images blurred and a fifth noisy, as an imperfect decoder's would be."""
     n, _, size, _ = images.shape
     small = int(torch.randint(14, 44, ()))
-    blurred = F.interpolate(
-        F.interpolate(images, size=(small, small), mode="area"), size=(size, size), mode="bilinear"
-    )
+    blurred = F.interpolate(F.interpolate(images, size=(small, small), mode="area"), size=(size, size), mode="bilinear")
     images = torch.where((torch.rand(n) < 0.25)[:, None, None, None], blurred, images)
     noisy = (torch.rand(n) < 0.2)[:, None, None, None] * torch.rand(n, 1, 1, 1) * 0.3
     return images + noisy * torch.randn_like(images)

@@ -43,18 +43,14 @@ def main() -> None:
     """Read the command line, train for the given minutes, and write checkpoints, curves and sample sheets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with emoji/")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the checkpoint, the curves and the sheets"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the curves and the sheets")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time in all, restarts included")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--styles", nargs="+", default=["Noto"], help="Noto, EmojiTwo or both")
-    parser.add_argument(
-        "--clip", type=Path, help="exported CLIP folder: adds the loss on its features (second half)"
-    )
+    parser.add_argument("--clip", type=Path, help="exported CLIP folder: adds the loss on its features (second half)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     train(arguments)
@@ -206,9 +202,7 @@ def sheet(network: BigGAN, pictures: Tensor, seed: int = 1) -> Image.Image:
     z = torch.zeros(len(index), Z_DIM)
     z[:, :FACTORS] = torch.randn(len(index), FACTORS, generator=generator)
     made = network(z, network.embeddings.weight.T[index], 1.0)
-    rows = torch.stack(
-        (compose(pictures[index], factors_of(z)).view(4, 16, 3, 64, 64), made.view(4, 16, 3, 64, 64)), 1
-    )
+    rows = torch.stack((compose(pictures[index], factors_of(z)).view(4, 16, 3, 64, 64), made.view(4, 16, 3, 64, 64)), 1)
     pixels = rows.permute(0, 1, 4, 2, 5, 3).reshape(8 * 64, 16 * 64, 3)
     return Image.fromarray(((pixels + 1) * 127.5).round().byte().numpy())
 

@@ -87,9 +87,7 @@ class BigGANConfig:
         if not isinstance(self.eps, float) or not 0 < self.eps < 1:
             raise ValueError(f"eps must be a number between 0 and 1, got {self.eps!r}")
         if type(self.attention_layer_position) is not int:
-            raise ValueError(
-                f"attention_layer_position must be a whole number, got {self.attention_layer_position!r}"
-            )
+            raise ValueError(f"attention_layer_position must be a whole number, got {self.attention_layer_position!r}")
         _check_layers(self.layers)
 
     @property
@@ -381,9 +379,7 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
             raise ValueError("it holds no table of tensors")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"the generator's weights in {folder} are not readable ({reason}); fetch them again"
-        ) from None
+        raise ValueError(f"the generator's weights in {folder} are not readable ({reason}); fetch them again") from None
     raise ValueError(f"the generator's weights are missing: put {SAFE_NAME} or {PICKLE_NAME} into {folder}")
 
 
