@@ -41,14 +41,16 @@ def pixels_climbed(score: str, steps: int = 60) -> tuple[ClipImage, torch.Tensor
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_f4_augmented_pixels_keep_their_score_where_plain_ones_lose_it() -> None:
     _, own_plain, held_plain = pixels_climbed("clip")
     _, _, held_augmented = pixels_climbed("augclip")
-    assert (own_plain > 0.9).all()
+    assert (own_plain - held_plain).mean() >= 0.3, "the attack on plain CLIP works"
     assert (held_augmented - held_plain).mean() >= 0.08
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_f5_through_the_generator_the_held_out_score_loses_less_under_augclip() -> None:
     asked = problem(scouts=1024)
     config, gaps = FuseDreamConfig(steps=60, copies=8), {}
@@ -61,10 +63,11 @@ def test_f5_through_the_generator_the_held_out_score_loses_less_under_augclip() 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_f11_from_random_starts_the_blend_beats_a_single_latent() -> None:
     names = ("apple", "fox", "car", "star", "owl", "house", "pizza", "whale", "rose", "bus")
     asked = problem(tuple(f"a {n} on a {c} background" for n in names for c in ("blue", "yellow")))
-    config = FuseDreamConfig(steps=50, copies=4, scout="none")
+    config = FuseDreamConfig(steps=25, copies=4, yardstick=4, scout="none")
     blend = last(fusedream(asked, replace(config, start_bias=0.0), generator_from(3)))
     single = last(fusedream(asked, replace(config, optimise="single"), generator_from(3)))
     wins = [asked.held_out(asked.decode(end.best_z, end.best_y)) for end in (blend, single)]
