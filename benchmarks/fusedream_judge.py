@@ -52,7 +52,7 @@ RANDOM_PROMPTS = 40
 class Table:
     """The settings of the whole table; steps, views and scouts are below the study's, so that it takes minutes."""
 
-    steps: int = 50
+    steps: int = 40
     scouts: int = 4096
     copies: int = 4
     learning_rate: float = FuseDream.learning_rate
