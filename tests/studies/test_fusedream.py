@@ -158,7 +158,6 @@ def published_weights(folder: Path, **changes: int) -> None:
     (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": VIT_B_32}), encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_published_formats_at_full_size_take_a_blend_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published_weights(tmp_path / "weights")
     monkeypatch.setenv("STUDIO_WEIGHTS", str(tmp_path / "weights"))
