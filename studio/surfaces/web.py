@@ -62,10 +62,12 @@ def gallery(catalog: tuple[type[Study], ...]) -> gr.Blocks:
 
 def launch(catalog: tuple[type[Study], ...], host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
     """Open the studies in the browser and stay until Ctrl-C; port 0 takes a free one from 7860 on."""
+    warming = threading.Thread(target=_warm, args=(catalog[0],), daemon=True)
+    warming.start()
     demo = gallery(catalog)
+    warming.join()
     address = open_server(demo, host, port, open_browser)
     print(f"The studio is open at {address} (Ctrl-C closes it)", flush=True)
-    threading.Thread(target=_warm, args=(catalog[0],), daemon=True).start()
     demo.block_thread()
 
 
@@ -91,7 +93,7 @@ def open_server(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 0, open_br
 
 
 def _warm(study: type[Study]) -> None:
-    """Take the first step of a study while its page is being read, so that what it loads is loaded at the first Run."""
+    """Take the first step of a study before its page opens, so that what it loads is loaded at the first Run."""
     try:
         with closing(study().run()) as run:
             next(run, None)
