@@ -126,12 +126,14 @@ class Page:
         """Say what a run with these knobs needs, and give the link that brings them back."""
         try:
             study = study_of(self.study, values)
-            needs = study.forecast()
         except NAMED_ERRORS as error:
-            return {self.forecast: f'<p class="st-needs st-wrong">{say(error)}</p>', self.link: gr.skip()}
+            return {self.forecast: _wrong(error), self.link: gr.skip()}
         query = to_query(study)
         address = f"{_address(request)}/?study={self.study.name}{'&' if query else ''}{query}"
-        return {self.forecast: f'<p class="st-needs">{say(needs)}</p>', self.link: address}
+        try:
+            return {self.forecast: f'<p class="st-needs">{say(study.forecast())}</p>', self.link: address}
+        except NAMED_ERRORS as error:
+            return {self.forecast: _wrong(error), self.link: address}
 
     def restored(self, study: Study) -> Updates:
         """Return the update that puts every knob to what a study says."""
@@ -290,6 +292,10 @@ def _wire(page: Page) -> None:
         _named(page.answer, page.study), knobs_in, [file, text],
         api_name=page.study.name, concurrency_limit=1, concurrency_id="engine",
     )  # fmt: skip
+
+
+def _wrong(error: Exception) -> str:
+    return f'<p class="st-needs st-wrong">{say(error)}</p>'
 
 
 def _named(answer: Callable[..., tuple[str | None, str]], study: type[Study]) -> Callable[..., tuple[str | None, str]]:

@@ -127,7 +127,7 @@ def test_adam_step_is_adam() -> None:
 
 def test_the_blend_climbs_and_a_random_start_climbs_too() -> None:
     for scout in ("bank", "none", "fresh"):
-        run = dreams(replace(SHORT, steps=10, learning_rate=0.05, scout=scout))
+        run = dreams(replace(SHORT, steps=10, learning_rate=0.05, start_bias=3.0, scout=scout))
         assert (run[-1].best_scores > run[0].best_scores).all(), scout
 
 
