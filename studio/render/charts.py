@@ -50,9 +50,13 @@ def points_figure(scene: Points) -> go.Figure:
 
 
 def _calm(figure: go.Figure, title: str, legend: bool) -> go.Figure:
+    """Return the figure with few lines and small margins; the legend stands under a titled chart, else above it."""
+    below = bool(title) and legend
+    rows = -(-len(figure.data) // 2)
+    place = {"yref": "container", "yanchor": "bottom", "y": 0.0} if below else {"yanchor": "bottom", "y": 1.0}
     figure.update_layout(
         template="plotly_white", title=title or None, font=FONT, showlegend=legend, uirevision="keep",
-        margin={"l": 56, "r": 16, "t": 44 if title else 16, "b": 48}, autosize=True,
-        legend={"orientation": "h", "yanchor": "top" if title else "bottom", "y": -0.28 if title else 1.0, "x": 0.0},
+        margin={"l": 56, "r": 16, "t": 44 if title else 16, "b": 54 + 18 * rows if below else 48}, autosize=True,
+        legend={"orientation": "h", "x": 0.0, **place},
     )  # fmt: skip
     return figure

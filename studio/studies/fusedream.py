@@ -113,7 +113,8 @@ class FuseDream(Study):
         with torch.no_grad():
             images = pair.decoder(snapshot.best_z.to(like), snapshot.best_y.to(like))
         pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
-        captions = tuple(f"score {score:.3f}" for score in snapshot.best_scores.tolist())
+        kind = "AugCLIP" if self.score == "augclip" else "CLIP"
+        captions = tuple(f"{kind} {score:.3f}" for score in snapshot.best_scores.tolist())
         return Images(pixels.cpu().numpy(), captions), self._curves(snapshot)
 
     def baseline(self) -> "FuseDream | None":
@@ -162,7 +163,7 @@ class FuseDream(Study):
         return min(self._views(), (free - base) // view)
 
     def _curves(self, snapshot: Dream) -> Curves:
-        """Return the augmented score of every iterate, and the best so far where that is what is kept."""
+        """Return the augmented score of every iterate, and of a single picture the best so far where that is kept."""
         scores = snapshot.augmented.cpu().double().numpy()
         first = snapshot.step + 1 - scores.shape[1]
         steps = np.arange(first, snapshot.step + 1, dtype=np.float64)
@@ -170,6 +171,6 @@ class FuseDream(Study):
         for index, row in enumerate(scores):
             name = f" {index + 1}" if len(scores) > 1 else ""
             lines.append(Series(f"score{name}", steps, row))
-            if self.score == "augclip":
+            if self.score == "augclip" and len(scores) == 1:
                 lines.append(Series(f"best{name}", steps, np.maximum.accumulate(row)))
         return Curves("AugCLIP on fixed views", "step", "score", tuple(lines))
