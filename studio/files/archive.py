@@ -5,7 +5,7 @@ __all__ = ["MAX_PNG_BYTES", "Recipe", "parse_recipe", "png_bytes", "png_recipe",
 import io
 import json
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,15 +90,15 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises `ValueError` with the remedy where the folder is missing or not writable, or the disk is full.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise ValueError(f"could not write {path.name}: {error.strerror}; choose another folder") from error
