@@ -19,7 +19,7 @@ from studio.render.raster import enlarge, still
 from studio.scenes import Curves, Images, Points, Scene
 from studio.studies.study import Study
 
-WIDE = widgets.Layout(width="100%")
+WIDE = widgets.Layout(width="auto")
 LABEL = {"description_width": "9em"}
 
 
@@ -189,6 +189,7 @@ class Panel:
         with figure.batch_update():
             for old, series in zip(figure.data, scene.series, strict=True):
                 old.x, old.y = series.x, series.y
+                old.mode = "lines" if len(series.x) > 1 else "markers"
 
     def _arrange(self) -> widgets.Widget:
         plain = [self.widgets[c.name] for c in controls(self._type) if not c.knob.advanced]
@@ -198,7 +199,7 @@ class Panel:
             more = widgets.Accordion([widgets.VBox(expert)], titles=("More knobs",), selected_index=None)
             parts.append(more)
         parts += [widgets.HBox([self._go, self._hold, self._one, self._end]), self._bar, self._status]
-        left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
+        left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px", padding="0 16px 0 0"))
         right = widgets.VBox([self._picture, self._chart], layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
         return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
 
