@@ -2,6 +2,8 @@
 
 __all__ = ["PALETTE", "curves_figure", "points_figure"]
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -52,7 +54,8 @@ def points_figure(scene: Points) -> go.Figure:
 def _calm(figure: go.Figure, title: str, legend: bool) -> go.Figure:
     """Return the figure with few lines and small margins; the legend stands under a titled chart, else above it."""
     below = bool(title) and legend
-    rows = -(-len(figure.data) // 2)
+    lines: Any = figure.data
+    rows = -(-len(lines) // 2)
     place = {"yref": "container", "yanchor": "bottom", "y": 0.0} if below else {"yanchor": "bottom", "y": 1.0}
     figure.update_layout(
         template="plotly_white", title=title or None, font=FONT, showlegend=legend, uirevision="keep",
