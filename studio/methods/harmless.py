@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from studio.core.problems import PointProblem
 from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
 from studio.methods.diversity import energy, nearest_gap
@@ -41,12 +42,8 @@ TINY = 1e-30
 
 
 @runtime_checkable
-class Population(Protocol):
+class Population(PointProblem, Protocol):
     """A loss over points, and the features in which their diversity is measured."""
-
-    def loss(self, points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """Return the loss of each point, differentiable in the points."""
-        ...
 
     def features(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Return the features of each point, differentiable in the points."""

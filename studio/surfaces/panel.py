@@ -68,11 +68,12 @@ class Panel:
 
     def run(self) -> Snapshot | None:
         """Run to the end in this cell, drawing on the way, and return the last snapshot."""
-        frames = self._begin()
-        with closing(frames):
-            for frame in frames:
-                self._show(frame)
-        self._finish()
+        try:
+            with closing(self._begin()) as frames:
+                for frame in frames:
+                    self._show(frame)
+        finally:
+            self._finish()
         return self.result
 
     def start(self) -> None:
@@ -91,9 +92,9 @@ class Panel:
             self._desk.stop(self._run_id)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/plain": f"Panel({self.study!r})"}
+        bundle: dict[str, Any] = {"text/plain": f"Panel({self._ran!r})"}
         if self._shown is not None:
-            pixels = still(self.study.view(self._shown.snapshot))
+            pixels = still(self._ran.view(self._shown.snapshot))
             if pixels is not None:
                 bundle["image/png"] = png_bytes(pixels)
         return bundle | (self.layout._repr_mimebundle_(include=include, exclude=exclude) or {})
@@ -120,14 +121,14 @@ class Panel:
         return self._desk.watch(self._run_id, self._per_second)
 
     async def _beside(self) -> None:
-        frames = self._begin()
-        with closing(frames):
-            while True:
-                frame = await asyncio.to_thread(next, frames, None)
-                if frame is None:
-                    break
-                self._show(frame)
-        self._finish()
+        try:
+            with closing(self._begin()) as frames:
+                while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+                    self._show(frame)
+        except ValueError as error:
+            self._status.value = _line(str(error))
+        finally:
+            self._finish()
 
     def _finish(self) -> None:
         self._run_id = None

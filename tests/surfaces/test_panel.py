@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from studio.files.archive import png_recipe
+from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
 from studio.surfaces.cli import main
 from studio.surfaces.panel import Panel
@@ -50,6 +51,22 @@ def test_the_button_runs_beside_the_loop_and_stop_stops():
     assert panel.result is not None and not panel._go.disabled
     frames = panel._chart.children[0].data[0].y
     assert len(np.asarray(frames)) >= 1
+
+
+def test_an_impossible_run_leaves_the_panel_usable(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("STUDIO_WEIGHTS", raising=False)
+    panel = Panel(FuseDream(weights="biggan-deep-512", device="cpu"))
+
+    async def pressed():
+        panel.start()
+        await panel._task
+
+    asyncio.run(pressed())
+    assert "embedded" in panel._status.value and not panel._go.disabled and panel.result is None
+    with pytest.raises(ValueError, match="embedded"):
+        panel.run()
+    assert not panel._go.disabled
 
 
 def test_save_before_a_run_says_so():
