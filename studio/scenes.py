@@ -1,6 +1,6 @@
 """Scenes: the closed union of frozen numpy records that a surface can draw."""
 
-__all__ = ["Curves", "Images", "Points", "Scene", "Series"]
+__all__ = ["Curves", "Images", "Members", "Points", "Scene", "Series"]
 
 from dataclasses import dataclass
 
@@ -52,4 +52,21 @@ class Curves:
     log_y: bool = False
 
 
-Scene = Images | Points | Curves
+@dataclass(frozen=True, eq=False)
+class Members:
+    """A population in its trade-off: each member's loss against its distance to the nearest other one.
+
+    `captions` describe the members in a line each; `pixels` are their pictures, where they have some.
+    """
+
+    title: str
+    loss_label: str
+    distance_label: str
+    losses: Float[np.ndarray, " n"]
+    distances: Float[np.ndarray, " n"]
+    captions: tuple[str, ...]
+    pixels: UInt8[np.ndarray, "n h w 3"] | None = None
+    log_loss: bool = False
+
+
+Scene = Images | Points | Curves | Members

@@ -13,7 +13,7 @@ from studio.catalog import CATALOG
 from studio.core.controls import Choice, Range, Words, controls, from_query, to_query
 from studio.core.runs import record
 from studio.core.snapshots import MAX_BYTES, Snapshot, nbytes
-from studio.scenes import Curves, Images, Points
+from studio.scenes import Curves, Images, Members, Points
 from studio.studies.study import Study
 
 STUDIES = pytest.mark.parametrize("study", CATALOG, ids=lambda study: study.name)
@@ -115,7 +115,7 @@ def test_view_gives_known_scenes_without_changing_the_snapshot(study):
     for snapshot in (snapshots[0], snapshots[-1]):
         before = state([snapshot])
         scenes = study.tiny().view(snapshot)
-        assert scenes and all(isinstance(scene, Images | Points | Curves) for scene in scenes)
+        assert scenes and all(isinstance(scene, Images | Points | Curves | Members) for scene in scenes)
         for scene in scenes:
             for field in dataclasses.fields(scene):
                 value = getattr(scene, field.name)

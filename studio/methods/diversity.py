@@ -4,7 +4,17 @@ u_i are the features of n members. The Riesz energy with s = 0, 1, 2 pushes near
 them evenly; the variance only looks at the mean distance and piles members up at the extremes (kept as the foil it is).
 """
 
-__all__ = ["ENERGIES", "distinct", "energy", "log_determinant", "mean_distance", "nearest_gap", "riesz", "variance"]
+__all__ = [
+    "ENERGIES",
+    "distinct",
+    "energy",
+    "log_determinant",
+    "mean_distance",
+    "nearest_distances",
+    "nearest_gap",
+    "riesz",
+    "variance",
+]
 
 from collections.abc import Callable
 from functools import partial
@@ -63,12 +73,17 @@ def energy(name: str) -> Callable[[Tensor], Tensor]:
     return ENERGIES[name]
 
 
+def nearest_distances(features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Return each member's distance to the nearest other one; 0 for a single member."""
+    if len(features) < 2:
+        return features.new_zeros(len(features))
+    gaps = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    return gaps.fill_diagonal_(float("inf")).amin(dim=1)
+
+
 def nearest_gap(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Return the mean over members of the distance to the nearest other one; 0 for a single member."""
-    if len(features) < 2:
-        return features.new_zeros(())
-    gaps = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-    return gaps.fill_diagonal_(float("inf")).amin(dim=1).mean()
+    return nearest_distances(features).mean()
 
 
 def distinct(points: Float[Tensor, "n d"], modes: Float[Tensor, "m d"], radius: float) -> int:

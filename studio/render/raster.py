@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from studio.scenes import Curves, Images, Points, Scene
+from studio.scenes import Curves, Images, Members, Points, Scene
 
 PAPER = (250, 250, 248)
 INK = (30, 41, 59)
@@ -25,7 +25,7 @@ def still(scenes: tuple[Scene, ...]) -> UInt8[np.ndarray, "h w 3"] | None:
                 return sheet(scene)
             case Points():
                 return points_picture(scene)
-            case Curves():
+            case Curves() | Members():
                 continue
             case _:
                 assert_never(scene)

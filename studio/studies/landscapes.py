@@ -12,10 +12,10 @@ from studio.core.controls import Choice, Knob, Range
 from studio.core.papers import HARMLESS, Paper
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
-from studio.methods.diversity import ENERGIES
+from studio.methods.diversity import ENERGIES, nearest_distances
 from studio.methods.harmless import Harmless, Spread, harmless
 from studio.problems.planes import Plane, plane
-from studio.scenes import Curves, Points, Scene, Series
+from studio.scenes import Curves, Members, Points, Scene, Series
 from studio.studies.study import Study
 
 GRID = 81
@@ -84,8 +84,20 @@ class Landscapes(Study):
         mean, worst = (part.clamp(min=FLOOR).numpy() for part in (snapshot.mean_losses, snapshot.worst_losses))
         losses = (Series("mean", steps, mean), Series("worst", steps, worst))
         gaps = (Series("nearest neighbour", steps, snapshot.gaps.numpy()),)
+        nearest = nearest_distances(snapshot.points).numpy()
+        captions = tuple(
+            f"Point {index + 1} at ({x:.2f}, {y:.2f}): loss {loss:.2g}, nearest neighbour {gap:.3f} away"
+            for index, ((x, y), loss, gap) in enumerate(
+                zip(snapshot.points.tolist(), snapshot.losses.tolist(), nearest.tolist(), strict=True)
+            )
+        )
+        members = Members(
+            "Loss and spread", "loss", "distance to nearest", snapshot.losses.clamp(min=FLOOR).numpy(), nearest,
+            captions, log_loss=True,
+        )  # fmt: skip
         return (
             picture,
+            members,
             Curves("Loss", "step", "loss", losses, log_y=True),
             Curves("Spread", "step", "distance to nearest", gaps),
         )
@@ -93,6 +105,10 @@ class Landscapes(Study):
     def forecast(self) -> str:
         """Return what a run needs: next to nothing."""
         return f"{self.points} points in the plane, in double precision on the CPU: a second or two."
+
+    def baseline(self) -> "Landscapes | None":
+        """Return the same cloud rolling downhill without diversity; None where this is it."""
+        return None if self.method == "plain" else dataclasses.replace(self, method="plain")
 
     def _problem(self) -> Plane:
         return plane(self.loss)

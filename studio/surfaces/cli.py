@@ -15,7 +15,7 @@ from studio.core.papers import bibtex
 from studio.desk.local import Desk, Frame
 from studio.files.archive import Recipe, png_bytes, write_whole
 from studio.render.raster import still
-from studio.scenes import Curves
+from studio.scenes import Curves, Members
 from studio.studies.study import Study
 
 STOPPED = 130
@@ -163,6 +163,9 @@ def _result(study: Study, frame: Frame, suffix: str) -> bytes:
                 for series in scene.series:
                     pairs = zip(series.x, series.y, strict=True)
                     lines += [f"{scene.title},{series.name},{x:.10g},{y:.10g}" for x, y in pairs]
+            if isinstance(scene, Members):
+                pairs = zip(scene.losses, scene.distances, strict=True)
+                lines += [f"{scene.title},member {i + 1},{x:.10g},{y:.10g}" for i, (x, y) in enumerate(pairs)]
         return "\n".join(lines).encode() + b"\n"
     pixels = still(scenes)
     if pixels is None:

@@ -16,8 +16,9 @@ from studio.desk.local import Desk, Frame
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure
 from studio.render.raster import enlarge, still
-from studio.scenes import Curves, Images, Points, Scene
+from studio.scenes import Curves, Images, Members, Points, Scene
 from studio.studies.study import Study
+from studio.surfaces.members_html import members_html
 
 WIDE = widgets.Layout(width="auto")
 LABEL = {"description_width": "9em"}
@@ -42,6 +43,7 @@ class Panel:
         self.widgets: dict[str, Any] = {c.name: _widget(c, getattr(study, c.name)) for c in controls(self._type)}
         self._picture = widgets.Image(format="png", layout=widgets.Layout(width="320px", display="none"))
         self._chart = widgets.VBox([])
+        self._members = widgets.HTML("")
         self._status = widgets.HTML("")
         self._bar = widgets.IntProgress(description="ready", layout=WIDE, style=LABEL)
         self._go = widgets.Button(description="Run", button_style="primary", icon="play")
@@ -166,6 +168,7 @@ class Panel:
         self._status.value = _line(snapshot.outcome or f"step {snapshot.step} of {snapshot.total}{left}")
 
     def _draw(self, scenes: tuple[Scene, ...]) -> None:
+        charts = []
         for scene in scenes:
             match scene:
                 case Images() | Points():
@@ -173,24 +176,29 @@ class Panel:
                     if pixels is not None:
                         self._picture.value = png_bytes(enlarge(pixels, 320))
                         self._picture.layout.display = "block"
+                case Members():
+                    self._members.value = members_html(scene, self._type.name)
                 case Curves():
-                    self._plot(scene)
+                    charts.append(scene)
                 case _:
                     assert_never(scene)
+        self._plot(charts)
 
-    def _plot(self, scene: Curves) -> None:
-        import plotly.graph_objects as go
+    def _plot(self, scenes: list[Curves]) -> None:
+        """Draw a chart a scene; lines that are there already only grow."""
+        shapes = [[trace.name for trace in chart.data] for chart in self._chart.children]  # type: ignore[attr-defined]
+        if shapes != [[series.name for series in scene.series] for scene in scenes]:
+            import plotly.graph_objects as go
 
-        fresh = curves_figure(scene)
-        if not self._chart.children or len(self._chart.children[0].data) != len(fresh.data):  # type: ignore[attr-defined]
-            fresh.update_layout(height=300)
-            self._chart.children = (go.FigureWidget(fresh),)
+            fresh = [curves_figure(scene).update_layout(height=300) for scene in scenes]
+            self._chart.children = tuple(go.FigureWidget(figure) for figure in fresh)
             return
-        figure: Any = self._chart.children[0]
-        with figure.batch_update():
-            for old, series in zip(figure.data, scene.series, strict=True):
-                old.x, old.y = series.x, series.y
-                old.mode = "lines" if len(series.x) > 1 else "markers"
+        for chart, scene in zip(self._chart.children, scenes, strict=True):
+            figure: Any = chart
+            with figure.batch_update():
+                for old, series in zip(figure.data, scene.series, strict=True):
+                    old.x, old.y = series.x, series.y
+                    old.mode = "lines" if len(series.x) > 1 else "markers"
 
     def _arrange(self) -> widgets.Widget:
         plain = [self.widgets[c.name] for c in controls(self._type) if not c.knob.advanced]
@@ -201,7 +209,8 @@ class Panel:
             parts.append(more)
         parts += [widgets.HBox([self._go, self._hold, self._one, self._end]), self._bar, self._status]
         left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px", padding="0 16px 0 0"))
-        right = widgets.VBox([self._picture, self._chart], layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
+        shown = [self._picture, self._members, self._chart]
+        right = widgets.VBox(shown, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
         return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
 
 

@@ -14,6 +14,7 @@ from studio.core.controls import Range, Words, controls, knobs, to_query
 from studio.core.papers import bibtex
 from studio.desk.local import Desk
 from studio.studies.study import Study
+from studio.surfaces.members_html import KEEP_CHOICE
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import (
     EMPTY_STAGE,
@@ -50,6 +51,7 @@ class Page:
     slow: gr.Checkbox
     stage: gr.HTML
     plane: gr.Plot
+    members: gr.HTML
     charts: tuple[gr.Plot, ...]
     status: gr.HTML
     forecast: gr.HTML
@@ -163,6 +165,8 @@ class Page:
         if new.plane is not None and heavy:
             updates[self.plane] = gr.update(value=new.plane, visible=True)
             updates[self.stage] = gr.update(visible=bool(new.pictures))
+        if heavy and new.members != old.members:
+            updates[self.members] = gr.update(value=new.members, visible=bool(new.members))
         if heavy:
             updates |= {
                 plot: gr.update(value=drawn, visible=True) for plot, drawn in zip(self.charts, new.charts, strict=False)
@@ -199,6 +203,7 @@ def study_page(study: type[Study], desk: Desk) -> Page:
             stage = gr.HTML(EMPTY_STAGE, elem_classes="st-canvas")
             plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
         with gr.Column(elem_classes="st-more"):
+            members = gr.HTML(visible=False, js_on_load=KEEP_CHOICE)
             charts = tuple(
                 gr.Plot(None if index else empty_chart(), visible=not index, show_label=False, container=False)
                 for index in range(CHARTS)
@@ -213,7 +218,7 @@ def study_page(study: type[Study], desk: Desk) -> Page:
     turn, held = gr.State(None), gr.State(False)
     page = Page(
         study, desk, found, upload, turn, held, buttons, compare, slow,
-        stage, plane, charts, status, forecast, link, download,
+        stage, plane, members, charts, status, forecast, link, download,
     )  # fmt: skip
     _wire(page)
     return page
@@ -267,6 +272,7 @@ def _wire(page: Page) -> None:
         *buttons.values(),
         page.stage,
         page.plane,
+        page.members,
         *page.charts,
         page.status,
         page.download,

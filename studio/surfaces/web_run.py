@@ -17,8 +17,9 @@ from studio.desk.local import Desk, Frame
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure, points_figure
 from studio.render.raster import still
-from studio.scenes import Curves, Images, Points, Scene
+from studio.scenes import Curves, Images, Members, Points, Scene
 from studio.studies.study import Study
+from studio.surfaces.members_html import members_html
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, working_html
 
 S = TypeVar("S", bound=Study)
@@ -38,9 +39,10 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is on the page: pictures as HTML, a plane and charts as figures, the status line, the frame behind it."""
+    """What is on the page: pictures and members as HTML, a plane and charts as figures, the status, the frame."""
 
     pictures: str = ""
+    members: str = ""
     plane: go.Figure | None = None
     charts: tuple[go.Figure, ...] = ()
     status: str = ""
@@ -93,7 +95,7 @@ def recipe_of(study: Study) -> Recipe:
 
 def shown(study: Study, frame: Frame, label: str = "") -> Shown:
     """Return what a page shows for one frame of a run."""
-    pictures, plane, charts = "", None, []
+    pictures, members, plane, charts = "", "", None, []
     scenes = study.view(frame.snapshot)
     for scene in scenes:
         match scene:
@@ -101,11 +103,13 @@ def shown(study: Study, frame: Frame, label: str = "") -> Shown:
                 pictures += pictures_html(scene, recipe_of(study), label)
             case Points():
                 plane = points_figure(scene)
+            case Members():
+                members = members_html(scene, study.name)
             case Curves():
                 charts.append(curves_figure(scene).update_layout(height=CHART_HEIGHT))
             case _:
                 assert_never(scene)
-    return Shown(pictures, plane, tuple(charts), status_html(frame, label), frame, scenes, frame.ended)
+    return Shown(pictures, members, plane, tuple(charts), status_html(frame, label), frame, scenes, frame.ended)
 
 
 def progress(desk: Desk, turn: Turn, least: float = 0.0, owner: str = "") -> Generator[Shown | Turn, None, None]:
@@ -137,6 +141,7 @@ def _beside(desk: Desk, plain: Turn, main: Shown, least: float) -> Generator[Sho
         ended = replace(
             main,
             pictures=main.pictures + frame.pictures,
+            members=_compared(plain.study, main.scenes, frame.scenes),
             charts=_overlaid(main.scenes, frame.scenes),
             status=frame.status if not frame.over else status_html(main.frame) if main.frame else frame.status,
             over=frame.over,
@@ -150,6 +155,12 @@ def _frames(desk: Desk, run_id: str, study: Study, least: float, label: str = ""
     with closing(desk.watch(run_id, least=least)) as frames:
         for frame in frames:
             yield shown(study, frame, label)
+
+
+def _compared(study: Study, main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> str:
+    """Return the members of the main run with the plain run's in grey among them."""
+    own, other = (next((scene for scene in part if isinstance(scene, Members)), None) for part in (main, plain))
+    return "" if own is None else members_html(own, study.name, other)
 
 
 def _overlaid(main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> tuple[go.Figure, ...]:

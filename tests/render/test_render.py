@@ -58,7 +58,7 @@ def test_figures_hold_the_data():
     study = CATALOG[0].tiny() if CATALOG[0].name == "landscapes" else next(
         s for s in CATALOG if s.name == "landscapes"
     ).tiny()  # fmt: skip
-    points, curves, _ = study.view(last(study.run()))
+    points, _, curves, _ = study.view(last(study.run()))
     figure = points_figure(points)
     assert len(figure.data[-1].x) == study.points
     line = curves_figure(curves)
