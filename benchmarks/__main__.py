@@ -6,6 +6,7 @@ from pathlib import Path
 
 BENCHMARKS = {
     "fusedream": "FuseDream against its baselines under the judge, and how long a visitor waits",
+    "harmless": "harmless diversity on landscapes, pictures and ensembles, and what a step of it costs",
 }
 
 

@@ -123,6 +123,34 @@ def test_landscapes_run_to_the_end(visit):
     tab.page.wait_for_function("document.querySelectorAll('.st-more .js-plotly-plot .scatterlayer .trace').length > 0")
 
 
+def test_a_member_can_be_chosen_and_stays_chosen(visit):
+    tab = visit("?study=landscapes&steps=40&method=max&points=5")
+    tab.page.get_by_label("Also run the plain baseline").locator("visible=true").check()
+    tab.run()
+    members = tab.page.locator(".st-field input").locator("visible=true")
+    members.first.wait_for()
+    members.nth(1).press("Space")
+    tab.status("done")
+    tab.page.wait_for_function("document.querySelectorAll('.st-field input.st-plain').length === 5")
+    assert members.count() == 10 and members.nth(1).is_checked()
+    card = tab.page.locator(".st-card").locator("visible=true")
+    assert card.count() == 1 and card.inner_text().startswith("Point 2 at (")
+    members.nth(1).press("ArrowRight")
+    assert card.inner_text().startswith("Point 3 at (")
+
+
+def test_diverse_pictures_stand_in_order_and_in_their_trade_off(visit):
+    tab = visit("?study=diverse_images&steps=3&images=3&copies=1&basis=2&device=cpu")
+    tab.run()
+    tab.status("done", wait=4 * WAIT)
+    captions = tab.page.locator(".st-pictures figcaption").locator("visible=true").all_inner_texts()
+    assert len(captions) == 3 and captions[0].endswith("the best")
+    far = [float(re.search(r", ([\d.]+) from the first", caption)[1]) for caption in captions[1:]]
+    assert far == sorted(far)
+    tab.page.locator(".st-field input").locator("visible=true").first.press("Space")
+    assert tab.page.locator(".st-card img").locator("visible=true").count() == 1
+
+
 def test_a_picture_appears_changes_holds_steps_and_stops(visit, tmp_path):
     tab = visit("?study=painting&steps=1000")
     tab.page.get_by_label("Slow motion").locator("visible=true").check()

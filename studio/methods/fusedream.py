@@ -16,27 +16,39 @@ weights W ~ N(0, 1) start as an average of the basis, at 0.58 of a latent's spre
 the best scout's weights, so that the blend starts near it (0 is the paper, and the default: with the embedded weights
 0 and 3 tied on 16 prompts, 0.722 each on held-out views). The paper's Adam rate is 5e-3 over 500-1000 steps; 50 steps
 went furthest with 0.05 (0.722; 0.02 gave 0.716). Composing two pictures is not part of this file.
+
+n pictures of one prompt may also spread over what CLIP likes as well (see `harmless_adam`): each step of Adam is
+then followed by a correction that pushes the pictures' features apart and climbs no loss. The push is refreshed once
+in `refresh` steps, the budget checked once in `check` steps on the step's own views and noise.
 """
 
-__all__ = ["Dream", "DreamProblem", "FuseDreamConfig", "adam_step", "blend", "fusedream", "pull", "top_k"]
+__all__ = ["Dream", "DreamProblem", "FuseDreamConfig", "adam_step", "blend", "fusedream", "pull"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
 from studio.core.snapshots import Snapshot
+from studio.methods.diversity import energy, nearest_gap
+from studio.methods.harmless_adam import (
+    BETAS,
+    EPSILON,
+    adam_correction,
+    adjusted_reach,
+    fade,
+    slack_of,
+    within_budget,
+)
+from studio.methods.scouting import ScoutProblem, Scouts, scouted
 
-PAPER_RATE = 5e-3
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+HARMLESS = ("point", "sum", "max")
 Leaves = tuple[Tensor, ...]
-Scouts = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,8 @@ class FuseDreamConfig:
     """Settings of a run; the paper's k = 5, r = 50, rate 5e-3, noise 0.01, clamp 2 and M = 10,000.
 
     `score`: augclip | clip. `optimise`: blend | single (k = 1) | none (only scout). `scout`: bank | fresh | none
-    (random start). `yardstick`: how many fixed views measure an iterate.
+    (random start). `yardstick`: how many fixed views measure an iterate. `method`: plain | point | sum | max
+    (harmless diversity) | linear (the score minus `weight` times the energy); `refresh` 0 measures no distances.
     """
 
     steps: int = 200
@@ -59,24 +72,19 @@ class FuseDreamConfig:
     score: str = "augclip"
     optimise: str = "blend"
     scout: str = "bank"
+    method: str = "plain"
+    energy: str = "riesz0"
+    kappa: float = 0.5
+    reach: float = 1.0
+    settle: float = 0.2
+    weight: float = 0.1
+    refresh: int = 0
+    check: int = 16
 
 
 @runtime_checkable
-class DreamProblem(Protocol):
+class DreamProblem(ScoutProblem, Protocol):
     """What FuseDream needs to know: a generator, a score and random latents; n pictures at once."""
-
-    @property
-    def target(self) -> Float[Tensor, "n d"]:
-        """The directions the pictures' features should take, one a picture."""
-        ...
-
-    def candidates(self, samples: int, fresh: bool, generator: torch.Generator) -> Iterator[Scouts]:
-        """Yield batches of latents z (m, dz), y (m, dy) with the features (m, d) of their pictures."""
-        ...
-
-    def random_latents(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return `count` random latents z and class embeddings y."""
-        ...
 
     def decode(self, z: Tensor, y: Tensor) -> Float[Tensor, "n 3 h w"]:
         """Return pictures in [-1, 1], differentiable in the latents."""
@@ -88,6 +96,10 @@ class DreamProblem(Protocol):
 
     def score(self, images: Float[Tensor, "n 3 h w"], draw: Any) -> Float[Tensor, "n r"]:
         """Return the cosine of each view of a draw with its target."""
+        ...
+
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the features in which pictures differ, differentiable in the pictures."""
         ...
 
     def held_out(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -102,7 +114,9 @@ class Dream(Snapshot):
     `z`, `y`: the newest iterate, `best_z`, `best_y`: the best so far with its score `best_scores`; `scores`: every
     iterate's score, the start included; `augmented`: its score on the fixed augmented views, whatever is optimised;
     `scouted`: latents looked at. `leaves`: Z, Y, W_z, W_y, each (n, k, d);
-    `moments`: Adam's first and second moments of each; `random`: the generator's state after this step.
+    `moments`: Adam's first and second moments of each; `random`: the generator's state after this step. `gaps`: the
+    mean distance to the nearest other picture, as last measured at each step (empty where nothing measures it);
+    `pushes`: the energy's slope as last taken, `reach`: how far each picture's correction may go.
     """
 
     z: Float[Tensor, "n dz"]
@@ -116,6 +130,9 @@ class Dream(Snapshot):
     leaves: Leaves
     moments: Leaves
     random: Tensor
+    gaps: Float[Tensor, " g"]
+    pushes: Float[Tensor, "n p"]
+    reach: Float[Tensor, " n"]
 
 
 def fusedream(
@@ -148,12 +165,6 @@ def blend(leaves: Leaves) -> tuple[Float[Tensor, "n dz"], Float[Tensor, "n dy"]]
     return (weights_z.softmax(dim=1) * basis_z).sum(dim=1), (weights_y.softmax(dim=1) * basis_y).sum(dim=1)
 
 
-def top_k(features: Float[Tensor, "m d"], target: Float[Tensor, "n d"], k: int) -> Int[Tensor, "n k"]:
-    """Return for each target the k rows with the highest product, best first, the earlier of two equals."""
-    products = target.float() @ features.float().T
-    return products.sort(dim=1, descending=True, stable=True).indices[:, :k]
-
-
 def pull(
     problem: DreamProblem, images: Float[Tensor, "n 3 h w"], draws: Sequence[Any]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3 h w"]]:
@@ -180,50 +191,8 @@ def _scout(
 ) -> Run[Dream]:
     """Yield a snapshot for every batch of candidates, the best k so far as the bases."""
     k = 1 if config.optimise == "single" else config.basis
-    turns, seen = _turns(problem.target) * (config.scout != "none"), 0
-    wide = max(k, 1 + int(turns.max()))
-    kept: Scouts | None = None
-    for batch in _candidates(problem, config, generator, len(turns) * wide):
-        seen += len(batch[0])
-        kept = _keep(problem, config, batch, kept, wide)
-        if kept[0].shape[1] == wide:
-            yield _start(problem, config, generator, ruler, _turned(kept, turns, k), seen)
-
-
-def _turns(target: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-    """Return how many members before each one want the same: the i-th picture of a prompt starts at scout i."""
-    return (target[:, None] == target[None]).all(dim=2).tril(-1).sum(dim=1)
-
-
-def _turned(kept: Scouts, turns: Int[Tensor, " n"], k: int) -> Scouts:
-    """Return k bases a member, its own first, then the best of the others."""
-    order = torch.arange(kept[0].shape[1], device=turns.device).expand(len(turns), -1)
-    own_first = torch.where(order == turns[:, None], -1, order).sort(dim=1, stable=True).indices[:, :k, None]
-    return tuple(part.gather(1, own_first.expand(-1, -1, part.shape[2])) for part in kept)  # type: ignore[return-value]
-
-
-def _candidates(
-    problem: DreamProblem, config: FuseDreamConfig, generator: torch.Generator, count: int
-) -> Iterator[Scouts]:
-    if config.scout != "none":
-        return problem.candidates(config.samples, config.scout == "fresh", generator)
-    z, y = problem.random_latents(count, generator)
-    return iter([(z, y, torch.zeros(count, problem.target.shape[1], device=z.device))])
-
-
-def _keep(problem: DreamProblem, config: FuseDreamConfig, batch: Scouts, kept: Scouts | None, k: int) -> Scouts:
-    """Return the best k of a batch and of those kept before, as (n, k, d) tensors with their features."""
-    target = problem.target
-    if config.scout == "none":
-        return tuple(part.view(len(target), k, -1) for part in batch)  # type: ignore[return-value]
-    rows = top_k(batch[2], target, k)
-    found = tuple(part[rows].float() for part in batch)
-    if kept is None:
-        return found  # type: ignore[return-value]
-    both = tuple(torch.cat((old, new), dim=1) for old, new in zip(kept, found, strict=True))
-    products = torch.einsum("nkd,nd->nk", both[2], target.float())
-    order = products.sort(dim=1, descending=True, stable=True).indices[:, :k, None]
-    return tuple(part.gather(1, order.expand(-1, -1, part.shape[2])) for part in both)  # type: ignore[return-value]
+    for kept, seen in scouted(problem, k, config.scout, config.samples, generator):
+        yield _start(problem, config, generator, ruler, kept, seen)
 
 
 def _start(
@@ -259,6 +228,9 @@ def _start(
         leaves=leaves,
         moments=tuple(torch.zeros_like(leaf) for leaf in leaves for _ in range(2)),
         random=ready,
+        gaps=_gap(problem, images) if config.refresh else z.new_zeros(0),
+        pushes=torch.zeros_like(_flat(leaves))[:, : None if config.method != "plain" else 0],
+        reach=z.new_full((len(z),), config.reach),
     )  # fmt: skip
 
 
@@ -268,17 +240,32 @@ def _step(
     """Return the snapshot after one step: measure where the leaves stand, keep the best, move the leaves."""
     step = last.step + 1
     leaves = tuple(leaf.detach().requires_grad_() for leaf in last.leaves)
-    z, y = (_jittered(part, config.latent_noise, generator) for part in blend(leaves))
+    noise = [config.latent_noise * torch.randn(p.shape, generator=generator).to(p) for p in (last.z, last.y)]
+    z, y = (part + jitter for part, jitter in zip(blend(leaves), noise, strict=True))
     images = problem.decode(z, y)
     draws = problem.draws(config.copies if config.score == "augclip" else 0, generator)
     own, slope = pull(problem, images, draws)
+    pushes, gaps = last.pushes, last.gaps[-1:]
+    if config.refresh and last.step % config.refresh == 0:
+        pushes, gaps = _push(problem, images, leaves, config), _gap(problem, images.detach())
     slopes = torch.autograd.grad(images, leaves, slope)
+    if config.method == "linear":
+        slopes = [s - config.weight * push for s, push in zip(slopes, _unflat(pushes, leaves), strict=True)]
     augmented = _scores(problem, images.detach(), ruler)
     scores = own if config.score == "clip" else augmented
     z, y = z.detach(), y.detach()
     better = scores > last.best_scores
     best_z, best_y = (torch.where(better[:, None], new, old) for new, old in ((z, last.best_z), (y, last.best_y)))
     moved, moments = _moved(config, leaves, slopes, last.moments, step)
+    reach = last.reach
+    if config.method in HARMLESS:
+
+        def losses(leaves: Leaves) -> Tensor:
+            return -_scores(
+                problem, _decoded(problem, *(p + j for p, j in zip(blend(leaves), noise, strict=True))), draws
+            )
+
+        moved, reach = _corrected(config, moved, moments, pushes, reach, step, -own, losses)
     best = torch.maximum(scores, last.best_scores)
     ended = step == config.steps
     return Dream(
@@ -293,11 +280,8 @@ def _step(
         leaves=moved,
         moments=moments,
         random=generator.get_state(),
+        gaps=torch.cat((last.gaps, gaps)), pushes=pushes, reach=reach,
     )  # fmt: skip
-
-
-def _jittered(part: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    return part + noise * torch.randn(part.shape, generator=generator).to(part)
 
 
 def _resumable(problem: DreamProblem, start: Dream) -> Dream:
@@ -316,6 +300,58 @@ def _moved(
         moved.append(after.clamp(-config.clamp, config.clamp) if index == 0 else after)
         kept += pair_after
     return tuple(moved), tuple(kept)
+
+
+def _push(problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig) -> Float[Tensor, "n p"]:
+    """Return the energy's slope in the leaves, each member's clipped to the median length; the graph is kept."""
+    if config.method == "plain":
+        return images.new_zeros(len(images), 0)
+    value = energy(config.energy)(problem.features(images))
+    pushes = _flat(torch.autograd.grad(value, leaves, retain_graph=True))
+    length = pushes.norm(dim=1, keepdim=True)
+    return pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)
+
+
+def _corrected(
+    config: FuseDreamConfig,
+    leaves: Leaves,
+    moments: Leaves,
+    pushes: Tensor,
+    reach: Tensor,
+    step: int,
+    before: Tensor,
+    losses: Callable[[Leaves], Tensor],
+) -> tuple[Leaves, Tensor]:
+    """Return the leaves after the harmless correction, checked where it is due, and each member's new reach."""
+    first = -_flat(moments[::2]) / (1 - BETAS[0] ** step)
+    scale = (_flat(moments[1::2]) / (1 - BETAS[1] ** step)).sqrt() + EPSILON
+    far = reach * fade(step - 1, config.steps, config.settle)
+    slack = slack_of(before, config.method)
+    delta = adam_correction(first, scale, pushes, slack, far, config.learning_rate, config.method == "sum")
+    if step % config.check == 0:
+        after = losses(_shifted(leaves, delta, config))
+        kept = within_budget(before, losses(leaves), after, config.kappa, config.method)
+        delta, reach = delta * kept[:, None], adjusted_reach(reach, kept, config.reach)
+    return _shifted(leaves, delta, config), reach
+
+
+def _shifted(leaves: Leaves, delta: Tensor, config: FuseDreamConfig) -> Leaves:
+    basis_z, *others = (leaf + part for leaf, part in zip(leaves, _unflat(delta, leaves), strict=True))
+    return basis_z.clamp(-config.clamp, config.clamp), *others
+
+
+def _flat(leaves: Sequence[Tensor]) -> Float[Tensor, "n p"]:
+    return torch.cat([leaf.flatten(1) for leaf in leaves], dim=1)
+
+
+def _unflat(flat: Float[Tensor, "n p"], leaves: Leaves) -> Leaves:
+    parts = flat.split([leaf[0].numel() for leaf in leaves], dim=1)
+    return tuple(part.view_as(leaf) for part, leaf in zip(parts, leaves, strict=True))
+
+
+@torch.no_grad()
+def _gap(problem: DreamProblem, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "1"]:
+    return nearest_gap(problem.features(images))[None].float()
 
 
 @torch.no_grad()

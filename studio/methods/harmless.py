@@ -19,6 +19,10 @@ leaves a second-order loss floor, so the correction is *checked*. It is kept onl
 and halved otherwise (only the offenders where F decouples), to nothing after six times; a prediction that raises a
 loss is halved likewise. Gradient descent's rate is then slowed by 1 / (1 - kappa) at most, whatever the energy. P is
 a diagonal metric (Adam's): projecting in P keeps the guarantee that projecting first and rescaling after loses.
+
+With isolated optima nothing moves once each member has its basin. `ceiling` is for such rugged losses: every member
+may climb up to T_t = (lowest loss now) + W_t, where W_t falls from `width` to 0 before the settling steps begin, so a
+member can cross barriers early and is held to its own loss late; what is above T_t obeys the budget rule.
 """
 
 __all__ = ["Harmless", "Spread", "barrier_direction", "harmless", "harmless_direction", "multipliers"]
@@ -54,9 +58,10 @@ class Population(PointProblem, Protocol):
 class Harmless:
     """Settings: steps, the descent step mu, the constraint, the energy and the share kappa of each decrease to spend.
 
-    `method`: sum | max | point (harmless), plain (no diversity), linear (descend f + weight * Phi), barrier (the
-    one-shot dynamic-barrier form), svgd. `reach` bounds a first correction to this share of the population's size;
-    over the last `settle` of the steps kappa falls to 0, so that what was spent comes down again.
+    `method`: sum | max | point (harmless), ceiling (harmless in the end), plain (no diversity), linear (descend
+    f + weight * Phi), barrier (the one-shot dynamic-barrier form), svgd. `reach` bounds a first correction to this
+    share of the population's size; over the last `settle` of the steps kappa falls to 0, so that what was spent comes
+    down again. `width`: how far above the lowest loss the ceiling begins.
     """
 
     steps: int = 300
@@ -66,6 +71,7 @@ class Harmless:
     kappa: float = 0.5
     settle: float = 0.2
     weight: float = 0.1
+    width: float = 1.0
     reach: float = 1.0
     cap: float = 1e4
 
@@ -179,10 +185,10 @@ def _predict_correct(problem: Population, last: Spread, config: Harmless) -> tup
     predicted, rate = _predict(problem, last, config)
     found, slopes = _losses(problem, predicted)
     pushes = _pushes(problem, predicted, config)
-    ceiling = _ceiling(last.losses, found, config, _share(last.step, config))
+    ceiling = _ceiling(last, found, config)
     together = config.method == "sum"
     eta = _first_eta(predicted, pushes, last.eta, config)
-    slack = (found.max() if config.method == "max" else found) - found
+    slack = {"max": found.max(), "ceiling": torch.maximum(found, ceiling)}.get(config.method, found) - found
     points, kept = predicted, torch.zeros_like(eta, dtype=torch.bool)
     for _ in range(HALVINGS + 1):
         moved = predicted + harmless_direction(slopes, pushes, slack, eta, together, cap=config.cap)
@@ -217,13 +223,18 @@ def _share(step: int, config: Harmless) -> float:
     return config.kappa * min(1.0, left)
 
 
-def _ceiling(before: Tensor, predicted: Tensor, config: Harmless, share: float) -> Tensor:
-    """Return what F may be after the correction: (n,) for one's own loss or the maximum, (1,) for the sum."""
+def _ceiling(last: Spread, predicted: Tensor, config: Harmless) -> Tensor:
+    """Return what F may be after the correction: (1,) for the sum, else (n,)."""
+    before, share = last.losses, _share(last.step, config)
     if config.method == "sum":
         before, predicted = before.sum()[None], predicted.sum()[None]
     elif config.method == "max":
         before, predicted = before.max().expand_as(before), predicted.max().expand_as(before)
-    return before - (1 - share) * (before - predicted)
+    budget = before - (1 - share) * (before - predicted)
+    if config.method != "ceiling":
+        return budget
+    left = max(0.0, 1 - last.step / max((1 - config.settle) * config.steps, 1.0))
+    return torch.maximum(budget, predicted.min() + config.width * left) if left else budget
 
 
 def _fits(losses: Tensor, ceiling: Tensor, together: bool) -> Bool[Tensor, " n"]:

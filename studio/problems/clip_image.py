@@ -1,6 +1,6 @@
 """Pictures CLIP likes: a frozen generator, a frozen CLIP, a direction to follow and a bank of pictures seen before."""
 
-__all__ = ["Bank", "ClipImage", "load_bank", "make_bank", "save_bank"]
+__all__ = ["Bank", "ClipImage", "load_bank", "make_bank", "plain_features", "save_bank"]
 
 import contextlib
 import os
@@ -97,6 +97,10 @@ class ClipImage:
         features = self.clip.encode_images((seen.flatten(0, 1) + 1) / 2).unflatten(0, seen.shape[:2])
         return torch.einsum("nrd,nd->nr", features, self.target.to(features))
 
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the unit CLIP features of the plain pictures, differentiable in the pictures."""
+        return plain_features(self.clip, images)
+
     def held_out(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """Return the mean score over fixed views of a policy that no run optimises for."""
         if self._held_out is None:
@@ -171,5 +175,10 @@ def _features(decoder: BigGAN, clip: Clip, z: Tensor, classes: Tensor) -> Float[
     """Return the plain, un-augmented CLIP features of pictures: the official code ranks by these."""
     weight = decoder.embeddings.weight
     images = decoder(z.to(weight), weight.T[classes.to(weight.device)])
+    return plain_features(clip, images)
+
+
+def plain_features(clip: Clip, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """Return the unit features a CLIP gives to whole, un-augmented pictures in [-1, 1]."""
     plain = draw_views(NEUTRAL, 1, images.shape[-1], clip.size, torch.Generator())
     return clip.encode_images((views(images, plain, clip.size)[:, 0] + 1) / 2)

@@ -1,6 +1,6 @@
 """A generator and a CLIP that belong together, loaded once and kept: embedded, or the published weights."""
 
-__all__ = ["Pair", "load_card", "load_pair", "needed_bytes"]
+__all__ = ["Pair", "load_card", "load_judge", "load_pair", "needed_bytes"]
 
 import shutil
 from collections.abc import Generator
@@ -65,6 +65,12 @@ def load_pair(weights: str, device: str) -> Pair:
     size = REAL_BANK_CPU if torch.device(device).type == "cpu" else REAL_BANK_CUDA
     decoder = _generator(card(weights), generator, device)
     return Pair(decoder, _clip(clip, device), digest_of((*generator.paths, *clip.paths)), size)
+
+
+@lru_cache(maxsize=1)
+def load_judge(device: str) -> Clip:
+    """Return the embedded judge: a CLIP of another shape and seed that no picture is optimised for."""
+    return load_clip(embedded("judge"), device)
 
 
 def load_card(name: str, device: str = "cpu") -> BigGAN | Clip:

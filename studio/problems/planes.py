@@ -16,7 +16,7 @@ class Plane:
     """A loss over the plane: a point problem with its window and its known optimum set.
 
     `optimum` holds points of the set argmin f (one row each); the minimum of every plane is 0.
-    `cluster` is the centre of the tight start, chosen away from the set.
+    `cluster` is the centre of the tight start, chosen away from the set; `rate` is a descent step that suits the loss.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Plane:
     window: float
     cluster: tuple[float, float]
     optimum: Float[Tensor, "m 2"]
+    rate: float
 
     def start(self, n: int, generator: torch.Generator, spread: float = 0.15) -> Float[Tensor, "n 2"]:
         """Return n points from a normal of standard deviation `spread` times half the window, about `cluster`."""
@@ -82,10 +83,10 @@ _HIMMELBLAU_MINIMA = (
 )
 
 PLANES = {
-    "ring": Plane("ring", _ring, 1.8, (1.3, 0.6), _circle()),
-    "curve": Plane("curve", _curve, 1.8, (-0.9, 0.9), _wave()),
+    "ring": Plane("ring", _ring, 1.8, (1.3, 0.6), _circle(), 0.02),
+    "curve": Plane("curve", _curve, 1.8, (-0.9, 0.9), _wave(), 0.05),
     "himmelblau": Plane(
-        "himmelblau", _himmelblau, 5.5, (0.0, 0.0), torch.tensor(_HIMMELBLAU_MINIMA, dtype=torch.float64)
+        "himmelblau", _himmelblau, 5.5, (0.0, 0.0), torch.tensor(_HIMMELBLAU_MINIMA, dtype=torch.float64), 0.5
     ),
-    "rugged": Plane("rugged", _rugged, 3.5, (1.6, 1.9), torch.zeros(1, 2, dtype=torch.float64)),
+    "rugged": Plane("rugged", _rugged, 3.5, (1.6, 1.9), torch.zeros(1, 2, dtype=torch.float64), 0.05),
 }

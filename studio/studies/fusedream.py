@@ -136,17 +136,20 @@ class FuseDream(Study):
         return cls(steps=3, copies=2, basis=2, samples=32, device="cpu")
 
     def _dreamed(self, problem: ClipImage, samples: int, start: Dream | None) -> Run[Dream]:
-        config = FuseDreamConfig(
-            steps=self.steps, basis=self.basis, copies=self.copies, learning_rate=self.learning_rate,
-            latent_noise=self.latent_noise, start_bias=self.start_bias, samples=samples,
-            score=self.score, optimise=self.optimise, scout=self.scout,
-        )  # fmt: skip
+        config = self._config(samples)
         new = self.scout == "bank" and problem.bank is None and start is None
         for snapshot in fusedream(problem, config, generator_from(self.seed, "fusedream"), start):
             if new and problem.bank is not None:
                 load_pair(self.weights, str(problem.target.device)).keep(problem.bank)
                 new = False
             yield snapshot
+
+    def _config(self, samples: int) -> FuseDreamConfig:
+        return FuseDreamConfig(
+            steps=self.steps, basis=self.basis, copies=self.copies, learning_rate=self.learning_rate,
+            latent_noise=self.latent_noise, start_bias=self.start_bias, samples=samples,
+            score=self.score, optimise=self.optimise, scout=self.scout,
+        )  # fmt: skip
 
     def _views(self) -> int:
         return max(self.copies, FuseDreamConfig.yardstick)

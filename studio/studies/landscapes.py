@@ -38,13 +38,21 @@ class Landscapes(Study):
     ] = "ring"
     method: Annotated[
         str,
-        Choice("plain", "max", "sum", "point", "linear", "barrier", "svgd"),
-        Knob("Method", "plain: each alone; max, sum, point: harmless diversity; the others: what people did before"),
-    ] = "plain"
+        Choice("plain", "max", "sum", "point", "ceiling", "linear", "barrier", "svgd"),
+        Knob(
+            "Method",
+            "plain: each alone; max, sum, point: harmless; ceiling: may climb a while, for rugged losses; "
+            "the others: what people did before",
+        ),
+    ] = "max"
     points: Annotated[int, Range(1, 200), Knob("Points", "how many start together")] = 20
     spread: Annotated[float, Range(0.01, 1.0), Knob("Start spread", "width of the cloud, in half windows")] = 0.15
     steps: Annotated[int, Range(1, 2000), Knob("Steps")] = 300
-    rate: Annotated[float, Range(1e-4, 1.0, log=True), Knob("Step size", "halved where it would raise a loss")] = 0.02
+    rate: Annotated[
+        float,
+        Range(0.01, 10.0, log=True),
+        Knob("Step size", "in steps that suit the loss; halved where it would raise one"),
+    ] = 1.0
     energy: Annotated[
         str, Choice(*ENERGIES), Knob("Energy", "how crowding is measured; variance is a foil", advanced=True)
     ] = "riesz1"
@@ -57,14 +65,21 @@ class Landscapes(Study):
         Knob("Weight", "of the energy in the linear, barrier and SVGD methods", advanced=True),
     ] = 0.1
 
+    width: Annotated[
+        float,
+        Range(0.0, 20.0),
+        Knob("Ceiling", "how far above the best loss members may climb at first, falling to 0", advanced=True),
+    ] = 1.0
+
     def run(self, start: Spread | None = None) -> Run[Spread]:
         """Return the run, from the seeded cloud or on from a snapshot of an earlier one."""
+        problem = self._problem()
         config = Harmless(
-            steps=self.steps, rate=self.rate, method=self.method, energy=self.energy,
-            kappa=self.kappa, weight=self.weight,
+            steps=self.steps, rate=self.rate * problem.rate, method=self.method, energy=self.energy,
+            kappa=self.kappa, weight=self.weight, width=self.width,
         )  # fmt: skip
-        cloud = self._problem().start(self.points, generator_from(self.seed, "start"), self.spread)
-        return harmless(self._problem(), cloud, config, start)
+        cloud = problem.start(self.points, generator_from(self.seed, "start"), self.spread)
+        return harmless(problem, cloud, config, start)
 
     def view(self, snapshot: Spread) -> tuple[Scene, ...]:
         """Return the points over the contours, the losses so far, and how far apart neighbours are."""

@@ -9,6 +9,7 @@ __all__ = ["KEEP_CHOICE", "members_html"]
 import base64
 import html
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -27,29 +28,7 @@ watch('value', () => {
   if (old) old.checked = true;
 });
 """
-STYLE = """<style>
-.st-trade h4 { margin: 0 0 4px; font-weight: 600; font-size: 1rem; }
-.st-trade p { margin: 0; opacity: .75; font-size: .88rem; line-height: 1.4; }
-.st-field { position: relative; height: 190px; margin: 10px 12px 128px 58px; border: 0 solid #94a3b8;
-  border-width: 0 0 1px 1px; }
-.st-field > span { position: absolute; font-size: 11.5px; opacity: .8; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.st-field > .st-x { top: calc(100% + 4px); transform: translateX(-50%); }
-.st-field > .st-y { right: calc(100% + 6px); transform: translateY(50%); }
-.st-field > .st-x-name { top: calc(100% + 20px); right: 0; }
-.st-field > .st-y-name { left: 6px; top: -4px; }
-.st-field > input { appearance: none; position: absolute; width: 14px; height: 14px; margin: 0 0 -7px -7px; padding: 0;
-  border-radius: 50%; border: 1.5px solid #fff; background: #d55e00; cursor: pointer; opacity: .85; }
-.st-field > input.st-plain { background: #94a3b8; }
-.st-field > input:checked { background: #0072b2; width: 18px; height: 18px; margin: 0 0 -9px -9px; opacity: 1; z-index: 2; }
-.st-field > input:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
-.st-field > .st-card, .st-field > .st-hint { position: absolute; left: -46px; right: 0; top: calc(100% + 42px); height: 84px;
-  align-items: center; gap: 12px; font-size: .9rem; line-height: 1.4; }
-.st-field > .st-card { display: none; background: inherit; }
-.st-field > .st-hint { display: flex; opacity: .7; }
-.st-field > input:checked + .st-card { display: flex; }
-.st-field:has(> input:checked) > .st-hint { display: none; }
-.st-card img { width: 80px; height: 80px; border-radius: 8px; object-fit: cover; margin: 0; flex: none; }
-</style>"""
+STYLE = f"<style>{Path(__file__).with_name('members.css').read_text(encoding='utf-8')}</style>"
 
 
 def members_html(scene: Members, group: str, plain: Members | None = None) -> str:

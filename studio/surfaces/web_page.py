@@ -246,7 +246,7 @@ def _desk(
     for control in plain:
         made[control.name] = component(control)
     _seed(next(c for c in every if c.name == "seed"), made)
-    compare = gr.Checkbox(False, label="Also run the plain baseline", visible=study().baseline() is not None)
+    compare = gr.Checkbox(False, label="Also run the plain baseline", visible=study.baseline is not Study.baseline)
     slow = gr.Checkbox(False, label="Slow motion", info=f"spread a short run over {SLOW:g} seconds")
     hidden = [c for c in every if c.name not in made]
     if hidden:

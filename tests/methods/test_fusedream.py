@@ -11,7 +11,8 @@ from small_nets import small_problem
 from studio.core.runs import last, record
 from studio.core.seeds import generator_from
 from studio.core.snapshots import MAX_BYTES, nbytes
-from studio.methods.fusedream import Dream, FuseDreamConfig, adam_step, blend, fusedream, pull, top_k
+from studio.methods.fusedream import Dream, FuseDreamConfig, adam_step, blend, fusedream, pull
+from studio.methods.scouting import top_k
 
 SHORT = FuseDreamConfig(steps=4, basis=3, copies=3, samples=24)
 

@@ -141,7 +141,20 @@ def test_himmelblau_minima():
     assert np.mean(found) >= 2.5 > np.mean(plain)
 
 
-@pytest.mark.parametrize("method", [*HARMLESS, "plain", "linear", "barrier", "svgd"])
+def test_a_falling_ceiling_crosses_barriers():
+    """On the rugged bowl the best of the population ends lower than without, and every step keeps its bound."""
+    best: dict[str, list[float]] = {"plain": [], "max": [], "ceiling": []}
+    for method, found in best.items():
+        for seed in range(4):
+            points = plane("rugged").start(20, generator_from(seed, "start"))
+            snapshots = record(harmless(plane("rugged"), points, Harmless(method=method, rate=0.05, width=1.0)))
+            found.append(snapshots[-1].losses.min().item())
+            if method == "ceiling":
+                assert all((after.losses <= after.bound + 1e-15).all() for after in snapshots[1:])
+    assert np.mean(best["ceiling"]) < 0.5 * np.mean(best["plain"]) < np.mean(best["max"])
+
+
+@pytest.mark.parametrize("method", [*HARMLESS, "ceiling", "plain", "linear", "barrier", "svgd"])
 def test_ten_steps_are_five_and_five(method):
     config = Harmless(method=method, steps=10)
     snapshots = record(harmless(plane("curve"), cloud("curve", 1), config))

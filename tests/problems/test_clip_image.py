@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from small_nets import small_clip, small_decoder, small_problem
 
 from studio.core.seeds import generator_from
-from studio.methods.fusedream import top_k
+from studio.methods.scouting import top_k
 from studio.problems.augmentation import NEUTRAL, TRAIN
 from studio.problems.clip_image import Bank, joined, load_bank, make_bank, random_points, save_bank
 from studio.problems.prompts import Phrase, parse_prompt, prompt_target
