@@ -12,28 +12,28 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from studio.core.runs import last
+from studio.core.runs import Run, last
 from studio.core.seeds import generator_from
 from studio.methods.diversity import nearest_gap
 from studio.methods.fusedream import Dream, FuseDreamConfig, fusedream
 from studio.problems.clip_image import ClipImage, plain_features
 from studio.problems.pairs import load_judge, load_pair
 from studio.problems.prompts import parse_prompt, prompt_target
-from studio.studies.diverse_images import REFRESH, DiverseImages
+from studio.studies.diverse_images import REFRESH, SEEN, DiverseImages
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".work" / "harmless_images.json"
 SEEDS = 3
 WEIGHTS = (0.01, 0.1, 1.0, 10.0)
 SWEPT = 12
-ARMS: dict[str, dict] = {"independent": {}, "harmless": {"method": "point"}} | {
+ARMS: dict[str, dict[str, Any]] = {"independent": {}, "harmless": {"method": "point"}} | {
     f"linear_{weight:g}": {"method": "linear", "weight": weight} for weight in WEIGHTS
 }
 
@@ -50,25 +50,26 @@ class Table:
     reach: float = DiverseImages.reach
     kappa: float = DiverseImages.kappa
     energy: str = DiverseImages.energy
+    seen: int = SEEN
 
 
 def diverse(table: Table | None = None) -> dict[str, object]:
     """Return the figures: the main two arms on every prompt and seed, the sweep on fewer prompts and one seed."""
     table = table or Table()
-    key = json.dumps([asdict(table), load_pair("embedded", "cpu").digest])
-    done = _done(key)
+    kept = _kept()
     main = [(arm, seed, at) for seed in range(SEEDS) for at in range(table.prompts) for arm in list(ARMS)[:2]]
     jobs = main + [(arm, 0, at) for at in range(SWEPT) for arm in list(ARMS)[2:]]
-    todo = [job for job in jobs if _name(*job) not in done]
+    keys = {job: _key(table, *job) for job in jobs}
+    todo = [job for job in jobs if keys[job] not in kept]
     began = time.monotonic()
     cores = int(os.environ.get("STUDIO_CORES", os.cpu_count() or 1))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_job, table, *job): _name(*job) for job in todo}
+        running = {pool.submit(_job, table, *job): job for job in todo}
         for count, future in enumerate(as_completed(running), 1):
-            done[running[future]] = future.result()
-            _write({"key": key, "done": done})
+            kept[keys[running[future]]] = future.result()
+            _write(kept)
             print(f"{time.monotonic() - began:6.0f} s  {count} of {len(todo)}  {running[future]}", flush=True)
-    return _figures(done, table)
+    return _figures({_name(*job): kept[key] for job, key in keys.items()}, table)
 
 
 def overhead(members: int = 16, steps: int = 12) -> dict[str, object]:
@@ -95,7 +96,7 @@ def overhead(members: int = 16, steps: int = 12) -> dict[str, object]:
     }
 
 
-def _run(table: Table, arm: str, seed: int, prompt: str) -> Iterator[Dream]:
+def _run(table: Table, arm: str, seed: int, prompt: str) -> Run[Dream]:
     return fusedream(_problem(table, prompt), _config(table, arm), generator_from(seed, "diverse", prompt))
 
 
@@ -106,10 +107,13 @@ def _problem(table: Table, prompt: str) -> ClipImage:
 
 
 def _config(table: Table, arm: str) -> FuseDreamConfig:
+    ours: dict[str, Any] = {"reach": table.reach, "kappa": table.kappa} if arm == "harmless" else {}
+    spread: dict[str, Any] = (
+        {"refresh": REFRESH, "energy": table.energy, "seen": table.seen} if arm != "independent" else {}
+    )
     return FuseDreamConfig(
         steps=table.steps, copies=table.copies, yardstick=table.copies, learning_rate=table.learning_rate,
-        reach=table.reach, kappa=table.kappa, energy=table.energy,
-        **({"refresh": REFRESH} if arm != "independent" else {}) | ARMS[arm],
+        **ours | spread | ARMS[arm],
     )  # fmt: skip
 
 
@@ -180,11 +184,14 @@ def _name(arm: str, seed: int, at: int) -> str:
     return f"{arm}/{seed}/{at}"
 
 
-def _done(key: str) -> dict[str, dict[str, float]]:
-    if not SCRATCH.is_file():
-        return {}
-    record = json.loads(SCRATCH.read_text(encoding="utf-8"))
-    return record["done"] if record["key"] == key else {}
+def _key(table: Table, arm: str, seed: int, at: int) -> str:
+    """Return what a population's figures depend on: its settings, its start and the weights."""
+    digest = load_pair("embedded", "cpu").digest
+    return json.dumps([asdict(_config(table, arm)), table.members, seed, _prompts()[at], digest])
+
+
+def _kept() -> dict[str, dict[str, float]]:
+    return json.loads(SCRATCH.read_text(encoding="utf-8")) if SCRATCH.is_file() else {}
 
 
 def _write(record: dict) -> None:

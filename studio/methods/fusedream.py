@@ -79,6 +79,7 @@ class FuseDreamConfig:
     settle: float = 0.2
     weight: float = 0.1
     refresh: int = 0
+    seen: int = 1
     check: int = 16
 
 
@@ -98,8 +99,8 @@ class DreamProblem(ScoutProblem, Protocol):
         """Return the cosine of each view of a draw with its target."""
         ...
 
-    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Return the features in which pictures differ, differentiable in the pictures."""
+    def features(self, images: Float[Tensor, "n 3 h w"], draw: Any = None) -> Float[Tensor, "n d"]:
+        """Return the features in which pictures differ, of the plain pictures or of each view of a draw."""
         ...
 
     def held_out(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -247,7 +248,7 @@ def _step(
     own, slope = pull(problem, images, draws)
     pushes, gaps = last.pushes, last.gaps[-1:]
     if config.refresh and last.step % config.refresh == 0:
-        pushes, gaps = _push(problem, images, leaves, config), _gap(problem, images.detach())
+        pushes, gaps = _push(problem, images, leaves, config, step), _gap(problem, images.detach())
     slopes = torch.autograd.grad(images, leaves, slope)
     if config.method == "linear":
         slopes = [s - config.weight * push for s, push in zip(slopes, _unflat(pushes, leaves), strict=True)]
@@ -272,7 +273,7 @@ def _step(
         step=step,
         total=config.steps,
         phase="blend",
-        outcome=_told(problem, best, best_z, best_y, f"{step} steps") if ended else "",
+        outcome=_told(problem, best, best_z, best_y, f"{step} steps", config.refresh > 0) if ended else "",
         z=z, y=y, best_z=best_z, best_y=best_y, best_scores=best,
         scores=torch.cat((last.scores, scores[:, None]), dim=1),
         augmented=torch.cat((last.augmented, augmented[:, None]), dim=1),
@@ -302,11 +303,14 @@ def _moved(
     return tuple(moved), tuple(kept)
 
 
-def _push(problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig) -> Float[Tensor, "n p"]:
+def _push(
+    problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig, step: int
+) -> Float[Tensor, "n p"]:
     """Return the energy's slope in the leaves, each member's clipped to the median length; the graph is kept."""
     if config.method == "plain":
         return images.new_zeros(len(images), 0)
-    value = energy(config.energy)(problem.features(images))
+    views = problem.draws(config.seen, generator_from(step, "push")) if config.seen else (None,)
+    value = torch.stack([energy(config.energy)(problem.features(images, draw)) for draw in views]).mean()
     pushes = _flat(torch.autograd.grad(value, leaves, retain_graph=True))
     length = pushes.norm(dim=1, keepdim=True)
     return pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)
@@ -369,8 +373,12 @@ def _held_out(problem: DreamProblem, images: Float[Tensor, "n 3 h w"]) -> Float[
     return problem.held_out(images)
 
 
-def _told(problem: DreamProblem, scores: Tensor, z: Tensor, y: Tensor, by: str) -> str:
-    return _sentence(scores, _held_out(problem, _decoded(problem, z, y)), by)
+def _told(problem: DreamProblem, scores: Tensor, z: Tensor, y: Tensor, by: str, spread: bool) -> str:
+    images = _decoded(problem, z, y)
+    said = _sentence(scores, _held_out(problem, images), by)
+    if not spread:
+        return said
+    return f"{said}; mean {scores.mean().item():.3f}, nearest pictures {_gap(problem, images).item():.3f} apart"
 
 
 def _sentence(scores: Tensor, held_out: Tensor, by: str) -> str:

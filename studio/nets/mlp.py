@@ -16,14 +16,14 @@ def mlp_parameters(sizes: Sequence[int]) -> int:
 
 
 def mlp_start(n: int, sizes: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n d"]:
-    """Return n networks' parameters, each layer uniform in +-1/sqrt(inputs) (PyTorch's default for `nn.Linear`).
+    """Return n networks' parameters: weights normal with variance 2 / inputs, biases 0 (He et al., 2015).
 
     A row holds, layer after layer, the weights (inputs x outputs) and then the biases.
     """
     parts = []
     for wide, out in pairwise(sizes):
-        drawn = torch.rand(n, (wide + 1) * out, generator=generator)
-        parts.append((2 * drawn - 1) / wide**0.5)
+        parts.append(torch.randn(n, wide * out, generator=generator) * (2 / wide) ** 0.5)
+        parts.append(torch.zeros(n, out))
     return torch.cat(parts, dim=1)
 
 
@@ -32,10 +32,9 @@ def mlp_outputs(
 ) -> Float[Tensor, "n b k"]:
     """Return every network's outputs on the same inputs: linear layers with ReLU between them.
 
-    One batched product a layer, so that n networks cost little more than a call of one; `inputs` may also be
-    (n, b, f), other inputs for every network.
+    One batched product a layer, so that n small networks take hardly more calls than one.
     """
-    hidden, at = inputs.expand(len(parameters), *inputs.shape[-2:]), 0
+    hidden, at = inputs.expand(len(parameters), *inputs.shape), 0
     for layer, (wide, out) in enumerate(pairwise(sizes)):
         weights = parameters[:, at : at + wide * out].unflatten(1, (wide, out))
         at += wide * out

@@ -21,6 +21,7 @@ from studio.scenes import Curves, Images, Members, Scene, Series
 from studio.studies.fusedream import FuseDream
 
 REFRESH = 4
+SEEN = 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DiverseImages(FuseDream):
     ] = "riesz0"
     reach: Annotated[
         float, Range(0.0, 2.0), Knob("Reach", "longest push, in lengths of the step uphill", advanced=True)
-    ] = 0.85
+    ] = 1.0
     kappa: Annotated[
         float, Range(0.0, 0.95), Knob("Budget", "share of each gain that spreading may spend", advanced=True)
     ] = 0.5
@@ -92,7 +93,7 @@ class DiverseImages(FuseDream):
     def _config(self, samples: int) -> FuseDreamConfig:
         return replace(
             super()._config(samples), method=self.method, energy=self.energy, kappa=self.kappa, reach=self.reach,
-            weight=self.weight, refresh=REFRESH,
+            weight=self.weight, refresh=REFRESH, seen=SEEN,
         )  # fmt: skip
 
     def _members(self, scores: Float[Tensor, " n"], nearest: Float[Tensor, " n"], pixels: np.ndarray) -> Members:

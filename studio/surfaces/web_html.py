@@ -56,7 +56,7 @@ def pictures_html(images: Images, recipe: Recipe | None = None, title: str = "")
             f'alt="{say(caption or title or "the picture so far")}" decoding="sync">{note}</figure>'
         )
     heading = f"<h4>{say(title)}</h4>" if title else ""
-    grid = f'<div class="st-pictures st-of-{min(len(figures), 4)}">{"".join(figures)}</div>'
+    grid = f'<div class="st-pictures st-of-{len(figures) if len(figures) < 5 else 3}">{"".join(figures)}</div>'
     return f'<div class="st-set">{heading}{grid}</div>'
 
 

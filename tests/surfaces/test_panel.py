@@ -72,3 +72,14 @@ def test_an_impossible_run_leaves_the_panel_usable(monkeypatch, tmp_path):
 def test_save_before_a_run_says_so():
     with pytest.raises(ValueError, match="no result yet"):
         Panel(Landscapes()).save()
+
+
+def test_every_chart_stays_and_grows_and_the_members_are_there():
+    panel = Panel(Landscapes(steps=30, points=4), per_second=1000)
+    panel.run()
+    first, second = panel._chart.children
+    assert [trace.name for trace in first.data] == ["mean", "worst"]
+    assert len(first.data[0].y) == len(second.data[0].y) == 31
+    panel.run()
+    assert panel._chart.children == (first, second)
+    assert panel._members.value.count('<input type="radio"') == 4
