@@ -4,8 +4,12 @@ __all__ = ["main"]
 
 import argparse
 import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from benchmarks.harmless_images import SEEDS, diverse, overhead
+from benchmarks.harmless_ensembles import SEEDS, ensembles
+from benchmarks.harmless_images import diverse, overhead
 from benchmarks.record import write_record
 from studio.core.runs import last
 from studio.core.seeds import generator_from
@@ -13,16 +17,24 @@ from studio.methods.diversity import distinct
 from studio.methods.harmless import Harmless, Spread, harmless
 from studio.problems.planes import plane
 
-COMMAND = "python run.py bench harmless"
-PARTS = ("landscapes", "images", "overhead")
+COMMAND = "python run.py bench harmless --data FOLDER"
+PARTS = ("landscapes", "overhead", "ensembles", "images")
 
 
 def main(arguments: list[str]) -> int:
     """Measure all parts, or one of them, and write the record."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser = argparse.ArgumentParser(prog="python run.py bench harmless", description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="measure one part and keep the others' figures")
+    parser.add_argument("--data", type=Path, help="folder that holds images/fashion_mnist and images/mnist")
     options = parser.parse_args(arguments)
-    measures = {"landscapes": landscapes, "images": diverse, "overhead": overhead}
+    if options.data is None:
+        print("Fashion-MNIST is left out: name its folder with --data", flush=True)
+    measures: dict[str, Callable[[], dict[str, object]]] = {
+        "landscapes": landscapes,
+        "overhead": overhead,
+        "ensembles": partial(ensembles, options.data),
+        "images": diverse,
+    }
     for part in PARTS if options.only is None else (options.only,):
         write_record("harmless", COMMAND, list(range(SEEDS)), measures[part]())
     return 0

@@ -1,11 +1,12 @@
 """Diverse pictures of one prompt: harmless diversity against independent runs and a sweep of weighted sums.
 
-Every arm starts from the same scouts with the same random numbers. Scores are those of the pictures kept, on the fixed
+Every arm has the same random numbers and, but for two that show what this brings, the same scouts dealt apart; the
+independent runs start as FuseDream does, from shared ones. Scores are those of the pictures kept, on the fixed
 views; distances are taken by the judge, a network that no run optimises for. A run that was stopped goes on from its
 scratch file.
 """
 
-__all__ = ["SEEDS", "diverse", "overhead"]
+__all__ = ["diverse", "overhead"]
 
 import json
 import multiprocessing
@@ -26,16 +27,21 @@ from studio.methods.fusedream import Dream, FuseDreamConfig, fusedream
 from studio.problems.clip_image import ClipImage, plain_features
 from studio.problems.pairs import load_judge, load_pair
 from studio.problems.prompts import parse_prompt, prompt_target
-from studio.studies.diverse_images import REFRESH, SEEN, DiverseImages
+from studio.studies.diverse_images import REFRESH, DiverseImages
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".work" / "harmless_images.json"
 SEEDS = 3
 WEIGHTS = (0.01, 0.1, 1.0, 10.0)
-SWEPT = 12
-ARMS: dict[str, dict[str, Any]] = {"independent": {}, "harmless": {"method": "point"}} | {
-    f"linear_{weight:g}": {"method": "linear", "weight": weight} for weight in WEIGHTS
-}
+SWEPT = 8
+APART: dict[str, Any] = {"apart": True}
+ARMS: dict[str, dict[str, Any]] = {
+    "independent": {},
+    "harmless": APART | {"method": "point"},
+    "independent_apart": APART,
+    "harmless_shared": {"method": "point"},
+} | {f"linear_{weight:g}": APART | {"method": "linear", "weight": weight} for weight in WEIGHTS}
+MAIN = ("independent", "harmless")
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,14 @@ class Table:
     reach: float = DiverseImages.reach
     kappa: float = DiverseImages.kappa
     energy: str = DiverseImages.energy
-    seen: int = SEEN
 
 
 def diverse(table: Table | None = None) -> dict[str, object]:
     """Return the figures: the main two arms on every prompt and seed, the sweep on fewer prompts and one seed."""
     table = table or Table()
     kept = _kept()
-    main = [(arm, seed, at) for seed in range(SEEDS) for at in range(table.prompts) for arm in list(ARMS)[:2]]
-    jobs = main + [(arm, 0, at) for at in range(SWEPT) for arm in list(ARMS)[2:]]
+    main = [(arm, seed, at) for seed in range(SEEDS) for at in range(table.prompts) for arm in MAIN]
+    jobs = main + [(arm, 0, at) for at in range(SWEPT) for arm in ARMS if arm not in MAIN]
     keys = {job: _key(table, *job) for job in jobs}
     todo = [job for job in jobs if keys[job] not in kept]
     began = time.monotonic()
@@ -107,10 +112,8 @@ def _problem(table: Table, prompt: str) -> ClipImage:
 
 
 def _config(table: Table, arm: str) -> FuseDreamConfig:
-    ours: dict[str, Any] = {"reach": table.reach, "kappa": table.kappa} if arm == "harmless" else {}
-    spread: dict[str, Any] = (
-        {"refresh": REFRESH, "energy": table.energy, "seen": table.seen} if arm != "independent" else {}
-    )
+    ours: dict[str, Any] = {"reach": table.reach, "kappa": table.kappa} if arm.startswith("harmless") else {}
+    spread: dict[str, Any] = {"refresh": REFRESH, "energy": table.energy} if arm != "independent" else {}
     return FuseDreamConfig(
         steps=table.steps, copies=table.copies, yardstick=table.copies, learning_rate=table.learning_rate,
         **ours | spread | ARMS[arm],
@@ -138,9 +141,11 @@ def _job(table: Table, arm: str, seed: int, at: int) -> dict[str, float]:
 
 def _figures(done: dict[str, dict[str, float]], table: Table) -> dict[str, object]:
     """Return means of every arm, and ratios to the independent runs of the same prompts and seeds."""
-    figures: dict[str, object] = {"images_settings": asdict(table) | {"sweep_prompts": SWEPT, "sweep_seeds": 1}}
+    figures: dict[str, object] = {
+        "images_settings": asdict(table) | {"seeds": SEEDS, "sweep_prompts": SWEPT, "sweep_seeds": 1}
+    }
     for arm in ARMS:
-        main = arm in list(ARMS)[:2]
+        main = arm in MAIN
         pairs = [(s, at) for s in range(SEEDS if main else 1) for at in range(table.prompts if main else SWEPT)]
         ours = [done[_name(arm, *pair)] for pair in pairs]
         plain = [done[_name("independent", *pair)] for pair in pairs]
@@ -173,7 +178,7 @@ def _better(done: dict[str, dict[str, float]]) -> list[str]:
         return statistics.mean(done[_name(arm, 0, at)][part] for at in range(SWEPT))
 
     loss, gap = mean("harmless", "loss"), mean("harmless", "judge_gap")
-    return [arm for arm in list(ARMS)[2:] if mean(arm, "loss") <= loss and mean(arm, "judge_gap") >= gap]
+    return [arm for arm in ARMS if arm not in MAIN and mean(arm, "loss") <= loss and mean(arm, "judge_gap") >= gap]
 
 
 def _prompts() -> list[str]:
@@ -187,7 +192,7 @@ def _name(arm: str, seed: int, at: int) -> str:
 def _key(table: Table, arm: str, seed: int, at: int) -> str:
     """Return what a population's figures depend on: its settings, its start and the weights."""
     digest = load_pair("embedded", "cpu").digest
-    return json.dumps([asdict(_config(table, arm)), table.members, seed, _prompts()[at], digest])
+    return json.dumps([asdict(_config(table, arm)), table.members, seed, _prompts()[at], digest], sort_keys=True)
 
 
 def _kept() -> dict[str, dict[str, float]]:

@@ -3,8 +3,9 @@
 __all__ = ["CATALOG"]
 
 from studio.studies.diverse_images import DiverseImages
+from studio.studies.ensemble import Ensemble
 from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
 from studio.studies.study import Study
 
-CATALOG: tuple[type[Study], ...] = (FuseDream, DiverseImages, Landscapes)
+CATALOG: tuple[type[Study], ...] = (FuseDream, DiverseImages, Landscapes, Ensemble)

@@ -72,6 +72,7 @@ class FuseDreamConfig:
     score: str = "augclip"
     optimise: str = "blend"
     scout: str = "bank"
+    apart: bool = False
     method: str = "plain"
     energy: str = "riesz0"
     kappa: float = 0.5
@@ -79,7 +80,6 @@ class FuseDreamConfig:
     settle: float = 0.2
     weight: float = 0.1
     refresh: int = 0
-    seen: int = 1
     check: int = 16
 
 
@@ -99,8 +99,8 @@ class DreamProblem(ScoutProblem, Protocol):
         """Return the cosine of each view of a draw with its target."""
         ...
 
-    def features(self, images: Float[Tensor, "n 3 h w"], draw: Any = None) -> Float[Tensor, "n d"]:
-        """Return the features in which pictures differ, of the plain pictures or of each view of a draw."""
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the features in which pictures differ, differentiable in the pictures."""
         ...
 
     def held_out(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -192,7 +192,7 @@ def _scout(
 ) -> Run[Dream]:
     """Yield a snapshot for every batch of candidates, the best k so far as the bases."""
     k = 1 if config.optimise == "single" else config.basis
-    for kept, seen in scouted(problem, k, config.scout, config.samples, generator):
+    for kept, seen in scouted(problem, k, config.scout, config.samples, generator, config.apart):
         yield _start(problem, config, generator, ruler, kept, seen)
 
 
@@ -248,7 +248,7 @@ def _step(
     own, slope = pull(problem, images, draws)
     pushes, gaps = last.pushes, last.gaps[-1:]
     if config.refresh and last.step % config.refresh == 0:
-        pushes, gaps = _push(problem, images, leaves, config, step), _gap(problem, images.detach())
+        pushes, gaps = _push(problem, images, leaves, config), _gap(problem, images.detach())
     slopes = torch.autograd.grad(images, leaves, slope)
     if config.method == "linear":
         slopes = [s - config.weight * push for s, push in zip(slopes, _unflat(pushes, leaves), strict=True)]
@@ -303,14 +303,11 @@ def _moved(
     return tuple(moved), tuple(kept)
 
 
-def _push(
-    problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig, step: int
-) -> Float[Tensor, "n p"]:
+def _push(problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig) -> Float[Tensor, "n p"]:
     """Return the energy's slope in the leaves, each member's clipped to the median length; the graph is kept."""
     if config.method == "plain":
         return images.new_zeros(len(images), 0)
-    views = problem.draws(config.seen, generator_from(step, "push")) if config.seen else (None,)
-    value = torch.stack([energy(config.energy)(problem.features(images, draw)) for draw in views]).mean()
+    value = energy(config.energy)(problem.features(images))
     pushes = _flat(torch.autograd.grad(value, leaves, retain_graph=True))
     length = pushes.norm(dim=1, keepdim=True)
     return pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)

@@ -11,9 +11,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Scouts = tuple[Tensor, Tensor, Tensor]
+OWN = 4
 
 
 @runtime_checkable
@@ -35,20 +37,23 @@ class ScoutProblem(Protocol):
 
 
 def scouted(
-    problem: ScoutProblem, k: int, source: str, samples: int, generator: torch.Generator
+    problem: ScoutProblem, k: int, source: str, samples: int, generator: torch.Generator, apart: bool = False
 ) -> Iterator[tuple[Scouts, int]]:
     """Yield, after every batch of candidates, the best k so far as (n, k, d) tensors, and how many were looked at.
 
-    `source`: bank | fresh | none (random latents, unscored). Members that want the same start at different scouts.
+    `source`: bank | fresh | none (random latents, unscored). Members that want the same start at different scouts and
+    share the others; `apart` gives each up to four scouts of its own, which look alike and unlike the others' own.
     """
     turns, seen = _turns(problem.target) * (source != "none"), 0
-    wide = max(k, 1 + int(turns.max()))
+    apart = apart and source != "none"
+    most = 1 + int(turns.max())
+    wide = most * max(min(k, OWN), -(-k // most)) if apart else max(k, most)
     kept: Scouts | None = None
     for batch in _candidates(problem, source, samples, len(turns) * wide, generator):
         seen += len(batch[0])
         kept = _keep(problem, source == "none", batch, kept, wide)
         if kept[0].shape[1] == wide:
-            yield _turned(kept, turns, k), seen
+            yield (_dealt if apart else _turned)(kept, turns, k), seen
 
 
 def top_k(features: Float[Tensor, "m d"], target: Float[Tensor, "n d"], k: int) -> Int[Tensor, "n k"]:
@@ -67,6 +72,26 @@ def _turned(kept: Scouts, turns: Int[Tensor, " n"], k: int) -> Scouts:
     order = torch.arange(kept[0].shape[1], device=turns.device).expand(len(turns), -1)
     own_first = torch.where(order == turns[:, None], -1, order).sort(dim=1, stable=True).indices[:, :k, None]
     return tuple(part.gather(1, own_first.expand(-1, -1, part.shape[2])) for part in kept)  # type: ignore[return-value]
+
+
+def _dealt(kept: Scouts, turns: Int[Tensor, " n"], k: int) -> Scouts:
+    """Return k bases a member: some of its own, in groups that look alike, and then the best that all share.
+
+    The groups' seeds are the best scout and then always the one farthest from those chosen; the assignment of the
+    scouts to the seeds is the cheapest that gives each as many.
+    """
+    rows = []
+    for member, turn in enumerate(turns.tolist()):
+        far = torch.cdist(kept[2][member].double(), kept[2][member].double())
+        own = len(far) // (1 + int(turns.max()))
+        seeds = [0]
+        while len(seeds) < len(far) // own:
+            seeds.append(int(far[seeds].amin(dim=0).argmax()))
+        _, slots = linear_sum_assignment(far[:, seeds].repeat_interleave(own, dim=1).numpy(force=True))
+        mine = [index for index, slot in enumerate(slots.tolist()) if slot // own == turn]
+        rows.append(torch.tensor((mine + [index for index in range(len(far)) if index not in mine])[:k]))
+    chosen = torch.stack(rows).to(kept[0].device)[:, :, None]
+    return tuple(part.gather(1, chosen.expand(-1, -1, part.shape[2])) for part in kept)  # type: ignore[return-value]
 
 
 def _candidates(

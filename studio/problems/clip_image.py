@@ -97,12 +97,9 @@ class ClipImage:
         features = self.clip.encode_images((seen.flatten(0, 1) + 1) / 2).unflatten(0, seen.shape[:2])
         return torch.einsum("nrd,nd->nr", features, self.target.to(features))
 
-    def features(self, images: Float[Tensor, "n 3 h w"], draw: Draw | None = None) -> Float[Tensor, "n d"]:
-        """Return the CLIP features of the plain pictures, or of all views of a draw side by side; of unit length."""
-        if draw is None:
-            return plain_features(self.clip, images)
-        seen = views(images, draw, self.clip.size)
-        return self.clip.encode_images((seen.flatten(0, 1) + 1) / 2).view(len(images), -1) / len(draw) ** 0.5
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the unit CLIP features of the plain pictures, differentiable in the pictures."""
+        return plain_features(self.clip, images)
 
     def held_out(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """Return the mean score over fixed views of a policy that no run optimises for."""

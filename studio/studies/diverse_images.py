@@ -21,7 +21,6 @@ from studio.scenes import Curves, Images, Members, Scene, Series
 from studio.studies.fusedream import FuseDream
 
 REFRESH = 4
-SEEN = 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class DiverseImages(FuseDream):
     name: ClassVar[str] = "diverse_images"
     title: ClassVar[str] = "Diverse images"
     summary: ClassVar[str] = (
-        "One prompt, several answers: the pictures climb CLIP's score together and move apart where that costs nothing."
+        "One prompt, several answers: pictures start apart, climb CLIP's score and part further where it is free."
     )
     papers: ClassVar[tuple[Paper, ...]] = (HARMLESS, FUSEDREAM)
 
@@ -43,12 +42,15 @@ class DiverseImages(FuseDream):
         Knob("Method", "point, sum, max: harmless to each score, their sum, the worst; linear: a weighted sum"),
     ] = "point"
     copies: Annotated[int, Range(1, 64), Knob("Augmented views", "a step; the paper takes 50", advanced=True)] = 4
+    apart: Annotated[
+        bool, Knob("Scouts apart", "each picture starts from scouts of its own, unlike the others'", advanced=True)
+    ] = True
     energy: Annotated[
         str, Choice(*ENERGIES), Knob("Energy", "how crowding is measured, in CLIP's features", advanced=True)
     ] = "riesz0"
     reach: Annotated[
         float, Range(0.0, 2.0), Knob("Reach", "longest push, in lengths of the step uphill", advanced=True)
-    ] = 1.0
+    ] = 0.4
     kappa: Annotated[
         float, Range(0.0, 0.95), Knob("Budget", "share of each gain that spreading may spend", advanced=True)
     ] = 0.5
@@ -77,8 +79,9 @@ class DiverseImages(FuseDream):
         return Images(pixels, captions), trade, *self._history(snapshot)
 
     def baseline(self) -> "DiverseImages | None":
-        """Return the same pictures dreamed without diversity; None where this is it."""
-        return None if self.method == "plain" else replace(self, method="plain")
+        """Return as many pictures as FuseDream alone dreams them, from shared scouts; None where this is it."""
+        plain = replace(self, method="plain", apart=False)
+        return None if self == plain else plain
 
     @classmethod
     def tiny(cls) -> Self:
@@ -93,7 +96,7 @@ class DiverseImages(FuseDream):
     def _config(self, samples: int) -> FuseDreamConfig:
         return replace(
             super()._config(samples), method=self.method, energy=self.energy, kappa=self.kappa, reach=self.reach,
-            weight=self.weight, refresh=REFRESH, seen=SEEN,
+            weight=self.weight, refresh=REFRESH, apart=self.apart,
         )  # fmt: skip
 
     def _members(self, scores: Float[Tensor, " n"], nearest: Float[Tensor, " n"], pixels: np.ndarray) -> Members:

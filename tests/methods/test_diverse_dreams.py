@@ -11,6 +11,7 @@ from studio.core.seeds import generator_from
 from studio.methods.diversity import nearest_gap
 from studio.methods.fusedream import Dream, FuseDreamConfig, _corrected, _flat, fusedream
 from studio.methods.harmless_adam import within_budget
+from studio.methods.scouting import scouted
 
 SHORT = FuseDreamConfig(steps=6, basis=3, copies=2, yardstick=2, samples=24, refresh=2, check=2)
 
@@ -55,6 +56,30 @@ def test_six_steps_are_three_and_three(method: str) -> None:
     again = dreams(config, start=middle)[-1]
     assert torch.equal(again.z, whole[-1].z) and torch.equal(again.reach, whole[-1].reach)
     assert torch.equal(again.gaps, whole[-1].gaps)
+
+
+def test_scouts_apart_are_nobody_s_twice_alike_within_and_the_best_stays() -> None:
+    problem = small_problem(members=4)
+    *_, (kept, _) = scouted(problem, 3, "bank", 200, generator_from(1), apart=True)
+    *_, (shared, _) = scouted(problem, 3, "bank", 200, generator_from(1))
+    z, _, features = kept
+    own = {tuple(row.tolist()) for member in z for row in member}
+    assert len(own) == 12 and tuple(shared[0][0, 0].tolist()) in own
+    within = torch.cdist(features.double(), features.double()).sum(dim=(1, 2)) / (3 * 2)
+    flat = features.flatten(0, 1).double()
+    everywhere = torch.pdist(flat).mean()
+    assert within.mean() < everywhere
+    *_, (again, _) = scouted(small_problem(members=4), 3, "bank", 200, generator_from(9), apart=True)
+    assert all(torch.equal(one, two) for one, two in zip(kept, again, strict=True))
+
+
+def test_apart_shares_the_best_where_a_basis_is_wide() -> None:
+    *_, (kept, _) = scouted(small_problem(members=2), 6, "bank", 200, generator_from(1), apart=True)
+    rows = [{tuple(row.tolist()) for row in member} for member in kept[0]]
+    assert all(len(row) == 6 for row in rows) and 2 <= len(rows[0] & rows[1]) < 6
+    for members, k in ((1, 6), (2, 9), (3, 1), (5, 4)):
+        *_, (kept, _) = scouted(small_problem(members=members), k, "bank", 200, generator_from(1), apart=True)
+        assert kept[0].shape[:2] == (members, k)
 
 
 def test_distances_are_told_at_every_step_and_measured_at_some() -> None:
