@@ -84,9 +84,10 @@ def png_recipe(data: bytes) -> Recipe:
     return parse_recipe(str(text))
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file whole or not at all: a temporary name in the same folder, flushed, then renamed.
 
+    `durable` waits until the disk has it; without, a power cut (not a crash) may lose it.
     Raises `ValueError` with the remedy where the folder is missing or not writable, or the disk is full.
     """
     try:
@@ -95,7 +96,8 @@ def write_whole(path: Path, data: bytes) -> None:
             with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
