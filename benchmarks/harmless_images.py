@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRATCH = ROOT / ".work" / "harmless_images.json"
 SEEDS = 3
 WEIGHTS = (0.01, 0.1, 1.0, 10.0)
-SWEPT = 8
+SWEPT = 6
 APART: dict[str, Any] = {"apart": True}
 ARMS: dict[str, dict[str, Any]] = {
     "independent": {},

@@ -75,6 +75,6 @@ def _unpacked(value: Any, kind: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value["tensor"]]
     if "tuple" in value:
         return tuple(_unpacked(item, None, tensors) for item in value["tuple"])
-    made = next(option for option in (kind, *get_args(kind)) if dataclasses.is_dataclass(option))
+    made: Any = next(option for option in (kind, *get_args(kind)) if dataclasses.is_dataclass(option))
     hints = get_type_hints(made)
     return made(**{name: _unpacked(item, hints.get(name), tensors) for name, item in value["record"].items()})

@@ -248,7 +248,7 @@ def _step(
     own, slope = pull(problem, images, draws)
     pushes, gaps = last.pushes, last.gaps[-1:]
     if config.refresh and last.step % config.refresh == 0:
-        pushes, gaps = _push(problem, images, leaves, config), _gap(problem, images.detach())
+        pushes, gaps = _push(problem, images, leaves, config)
     slopes = torch.autograd.grad(images, leaves, slope)
     if config.method == "linear":
         slopes = [s - config.weight * push for s, push in zip(slopes, _unflat(pushes, leaves), strict=True)]
@@ -303,14 +303,20 @@ def _moved(
     return tuple(moved), tuple(kept)
 
 
-def _push(problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig) -> Float[Tensor, "n p"]:
-    """Return the energy's slope in the leaves, each member's clipped to the median length; the graph is kept."""
+def _push(
+    problem: DreamProblem, images: Tensor, leaves: Leaves, config: FuseDreamConfig
+) -> tuple[Float[Tensor, "n p"], Float[Tensor, "1"]]:
+    """Return the energy's slope in the leaves, each member's clipped to the median length, and the nearest distance.
+
+    The graph is kept, for the score's slope comes after.
+    """
     if config.method == "plain":
-        return images.new_zeros(len(images), 0)
-    value = energy(config.energy)(problem.features(images))
-    pushes = _flat(torch.autograd.grad(value, leaves, retain_graph=True))
+        return images.new_zeros(len(images), 0), _gap(problem, images.detach())
+    features = problem.features(images)
+    pushes = _flat(torch.autograd.grad(energy(config.energy)(features), leaves, retain_graph=True))
     length = pushes.norm(dim=1, keepdim=True)
-    return pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)
+    pushes = pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)
+    return pushes, nearest_gap(features.detach())[None].float()
 
 
 def _corrected(

@@ -24,12 +24,12 @@ def seen(study):
 def test_digits_show_what_members_dispute():
     """The pictures are the most disputed of the test set, and every caption holds all votes."""
     end, (pictures, members, losses, tests) = seen(replace(Ensemble.tiny(), members=5))
-    assert isinstance(pictures, Images) and pictures.pixels.shape == (12, 128, 128, 3)
+    assert isinstance(pictures, Images) and pictures.pixels.shape == (9, 128, 128, 3)
     assert isinstance(members, Members) and isinstance(losses, Curves) and isinstance(tests, Curves)
     for caption in pictures.captions:
         counts = [part.partition(" x")[2] or "1" for part in caption.partition("votes ")[2].split(", ")]
         assert sum(map(int, counts)) == 5 and len(counts) >= 2, caption
-    blocks = pictures.pixels.reshape(12, 8, 16, 8, 16, 3)
+    blocks = pictures.pixels.reshape(9, 8, 16, 8, 16, 3)
     assert (blocks == blocks[:, :, :1, :, :1]).all(), "every pixel of a digit is one square block"
     assert members.losses.shape == members.distances.shape == (5,) and len(members.captions) == 5
     assert (members.distances >= 0).all() and (members.distances <= 100).all()
