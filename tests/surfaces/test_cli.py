@@ -70,7 +70,8 @@ def test_doctor_and_weights_list(capsys):
 @pytest.mark.skipif(os.name == "nt", reason="signals differ there")
 def test_ctrl_c_keeps_the_best_and_leaves_no_traceback(tmp_path):
     out = tmp_path / "a.png"
-    command = [sys.executable, "-m", "studio", "run", "landscapes", "--steps", "2000", "--points", "200"]
+    knobs = ["--method", "plain", "--steps", "2000", "--points", "200"]
+    command = [sys.executable, "-m", "studio", "run", "landscapes", *knobs]
     with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         while process.poll() is None and b"plain" not in process.stderr.read1(4096):
             time.sleep(0.01)

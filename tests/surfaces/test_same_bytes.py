@@ -26,11 +26,15 @@ def collected():
     gc.collect()
 
 
+def flag(name, value):
+    return [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+
+
 @pytest.mark.parametrize("study", CATALOG, ids=lambda study: study.name)
 def test_every_surface_gives_the_same_bytes(study, tmp_path):
     chosen = dataclasses.replace(study.tiny(), seed=11)
     out = tmp_path / "terminal.png"
-    flags = [text for name, value in knobs(chosen).items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [text for name, value in knobs(chosen).items() for text in flag(name.replace("_", "-"), value)]
     assert main(["run", study.name, *flags, "--out", str(out)]) == 0
     panel = Panel(chosen)
     panel.run()

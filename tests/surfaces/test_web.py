@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from desk.counting import Counting
 from surfaces.odd_prompts import ODD_PROMPTS
 from surfaces.painting import Painting
 
@@ -90,7 +91,7 @@ def test_knobs_follow_the_controls(painting):
     assert isinstance(kinds["steps"], gr.Slider) and isinstance(kinds["rate"], gr.Number)
     assert isinstance(kinds["style"], gr.Radio) and isinstance(kinds["bright"], gr.Checkbox)
     assert all(knob.value == default for knob, default in zip(painting.knobs, knobs(Painting()).values(), strict=True))
-    assert painting.compare.visible and not page_of(Landscapes).compare.visible
+    assert painting.compare.visible and not page_of(Counting).compare.visible
 
 
 def test_a_run_ends_with_picture_chart_and_file(painting, tmp_path, monkeypatch):
