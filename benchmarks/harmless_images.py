@@ -144,17 +144,12 @@ def _figures(done: dict[str, dict[str, float]], table: Table) -> dict[str, objec
     figures: dict[str, object] = {
         "images_settings": asdict(table) | {"seeds": SEEDS, "sweep_prompts": SWEPT, "sweep_seeds": 1}
     }
+    swept = [(0, at) for at in range(SWEPT)]
+    every = [(seed, at) for seed in range(SEEDS) for at in range(table.prompts)]
+    for arm in MAIN:
+        figures |= _compared(done, arm, "", every)
     for arm in ARMS:
-        main = arm in MAIN
-        pairs = [(s, at) for s in range(SEEDS if main else 1) for at in range(table.prompts if main else SWEPT)]
-        ours = [done[_name(arm, *pair)] for pair in pairs]
-        plain = [done[_name("independent", *pair)] for pair in pairs]
-        mean = {part: statistics.mean(run[part] for run in ours) for part in ours[0]}
-        base = {part: statistics.mean(run[part] for run in plain) for part in plain[0]}
-        figures |= {f"images_{part}_{arm}": round(value, 5) for part, value in mean.items()}
-        figures[f"images_loss_ratio_{arm}"] = round(mean["loss"] / base["loss"], 4)
-        figures[f"images_judge_gap_ratio_{arm}"] = round(mean["judge_gap"] / base["judge_gap"], 4)
-        figures[f"images_judge_mean_ratio_{arm}"] = round(mean["judge_mean"] / base["judge_mean"], 4)
+        figures |= _compared(done, arm, "swept_", swept)
     figures["images_loss_ratio"] = figures["images_loss_ratio_harmless"]
     figures["images_judge_diversity_ratio"] = figures["images_judge_gap_ratio_harmless"]
     by_seed = []
@@ -169,6 +164,18 @@ def _figures(done: dict[str, dict[str, float]], table: Table) -> dict[str, objec
     figures["images_ratios_by_seed"] = by_seed
     figures["images_weights_that_beat_us_on_both"] = _better(done)
     return figures
+
+
+def _compared(
+    done: dict[str, dict[str, float]], arm: str, label: str, pairs: list[tuple[int, int]]
+) -> dict[str, object]:
+    """Return the means of an arm over seeds and prompts, and their ratios to the independent runs of the same."""
+    ours, plain = ([done[_name(each, *pair)] for pair in pairs] for each in (arm, "independent"))
+    mean = {part: statistics.mean(run[part] for run in ours) for part in ours[0]}
+    base = {part: statistics.mean(run[part] for run in plain) for part in plain[0]}
+    ratios = {part: mean[part] / base[part] for part in ("loss", "judge_gap", "judge_mean")}
+    found = {f"images_{label}{part}_{arm}": round(value, 5) for part, value in mean.items()}
+    return found | {f"images_{label}{part}_ratio_{arm}": round(value, 4) for part, value in ratios.items()}
 
 
 def _better(done: dict[str, dict[str, float]]) -> list[str]:
