@@ -6,6 +6,7 @@ them evenly; the variance only looks at the mean distance and piles members up a
 
 __all__ = [
     "ENERGIES",
+    "clipped",
     "distinct",
     "energy",
     "log_determinant",
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 EPSILON = 1e-4
+TINY = 1e-30
 
 
 def riesz(features: Float[Tensor, "n d"], s: int = 1, epsilon: float = EPSILON) -> Float[Tensor, ""]:
@@ -71,6 +73,12 @@ def energy(name: str) -> Callable[[Tensor], Tensor]:
     if name not in ENERGIES:
         raise ValueError(f"energy must be one of {', '.join(ENERGIES)}, got {name!r}")
     return ENERGIES[name]
+
+
+def clipped(pushes: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return an energy's slopes, each member's no longer than the median one: the closest pair must not rule."""
+    length = pushes.norm(dim=1, keepdim=True)
+    return pushes * (length.median() / (length + TINY)).clamp(max=1.0)
 
 
 def nearest_distances(features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -29,8 +29,9 @@ from torch import Tensor
 from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
 from studio.methods.calibration import Scores, accuracy, disagreement, disagreements, ensemble_scores
-from studio.methods.diversity import energy
+from studio.methods.diversity import clipped, energy
 from studio.methods.harmless_adam import (
+    HARMLESS,
     adam_correction,
     adam_moments,
     adjusted_reach,
@@ -39,8 +40,6 @@ from studio.methods.harmless_adam import (
     within_budget,
 )
 
-HARMLESS = ("point", "sum", "max")
-TINY = 1e-30
 SOFT = 1e-12
 
 
@@ -238,8 +237,7 @@ def _slopes(
         return losses.detach(), slopes, torch.zeros_like(slopes)
     (slopes,) = torch.autograd.grad(losses.sum(), leaf, retain_graph=True)
     (pushes,) = torch.autograd.grad(crowding, leaf)
-    length = pushes.norm(dim=1, keepdim=True)
-    return losses.detach(), slopes, pushes * (length.median() / (length + TINY)).clamp(max=1.0)
+    return losses.detach(), slopes, clipped(pushes)
 
 
 def _cross_entropy(outputs: Float[Tensor, "n b k"], labels: Int[Tensor, " b"]) -> Float[Tensor, " n"]:

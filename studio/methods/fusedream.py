@@ -35,10 +35,11 @@ from torch import Tensor
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
 from studio.core.snapshots import Snapshot
-from studio.methods.diversity import energy, nearest_gap
+from studio.methods.diversity import clipped, energy, nearest_gap
 from studio.methods.harmless_adam import (
     BETAS,
     EPSILON,
+    HARMLESS,
     adam_correction,
     adjusted_reach,
     fade,
@@ -47,7 +48,6 @@ from studio.methods.harmless_adam import (
 )
 from studio.methods.scouting import ScoutProblem, Scouts, scouted
 
-HARMLESS = ("point", "sum", "max")
 Leaves = tuple[Tensor, ...]
 
 
@@ -314,9 +314,7 @@ def _push(
         return images.new_zeros(len(images), 0), _gap(problem, images.detach())
     features = problem.features(images)
     pushes = _flat(torch.autograd.grad(energy(config.energy)(features), leaves, retain_graph=True))
-    length = pushes.norm(dim=1, keepdim=True)
-    pushes = pushes * (length.median() / (length + torch.finfo(pushes.dtype).tiny)).clamp(max=1.0)
-    return pushes, nearest_gap(features.detach())[None].float()
+    return clipped(pushes), nearest_gap(features.detach())[None].float()
 
 
 def _corrected(

@@ -38,7 +38,7 @@ from torch import Tensor
 from studio.core.problems import PointProblem
 from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
-from studio.methods.diversity import energy, nearest_gap
+from studio.methods.diversity import clipped, energy, nearest_gap
 
 HALVINGS = 6
 GROWTH = 2.0
@@ -281,8 +281,7 @@ def _svgd(problem: Population, last: Spread, config: Harmless) -> tuple[Tensor, 
 def _pushes(problem: Population, points: Tensor, config: Harmless) -> Tensor:
     leaf = points.detach().requires_grad_()
     (pushes,) = torch.autograd.grad(energy(config.energy)(problem.features(leaf)), leaf)
-    length = pushes.norm(dim=1, keepdim=True)
-    return pushes * (length.median() / (length + TINY)).clamp(max=1.0)
+    return clipped(pushes)
 
 
 def _losses(problem: Population, points: Tensor) -> tuple[Tensor, Tensor]:

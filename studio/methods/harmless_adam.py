@@ -15,7 +15,7 @@ so it may be made once in a few steps; it halves the reach of whoever spent too 
 The noisy form is ours; the paper's was not at hand.
 """
 
-__all__ = ["adam_correction", "adam_moments", "adjusted_reach", "fade", "slack_of", "within_budget"]
+__all__ = ["HARMLESS", "adam_correction", "adam_moments", "adjusted_reach", "fade", "slack_of", "within_budget"]
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from studio.methods.harmless import harmless_direction
 
+HARMLESS = ("point", "sum", "max")
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 TINY = 1e-30
