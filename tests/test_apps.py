@@ -219,17 +219,58 @@ def test_an_error_is_a_sentence_on_the_page(visit):
     assert tab.button("Run").is_enabled()
 
 
-def test_a_closed_tab_frees_the_engine(visit):
-    first = visit("?study=painting&steps=1000")
+def test_a_reload_finds_the_run_again_and_so_does_another_tab(visit):
+    first = visit("?study=painting&steps=1000&seed=21")
     first.page.get_by_label("Slow motion").locator("visible=true").check()
     first.run()
     first.picture()
-    first.button("Pause").click()
-    first.status("held")
-    first.page.close()
-    second = visit("?study=painting&steps=2")
-    second.run()
-    assert "painted" in second.status("done")
+    first.page.wait_for_function("location.search.startsWith('?run=')")
+    link = urlsplit(first.page.url).query
+    before = step_in(first.status("live"))
+    first.faults.clear()
+    first.page.reload()
+    first.picture()
+    assert step_in(first.status("live")) >= before
+    # What the old page had under way when it was left is not a fault.
+    first.faults.clear()
+    second = visit(f"?{link}", width=390, height=844)
+    second.picture()
+    assert second.page.get_by_role("tab", name="Painting").get_attribute("aria-selected") == "true"
+    second.page.wait_for_function("[...document.querySelectorAll('input')].some(box => box.value === '21')")
+    second.button("Stop").click()
+    assert "Stopped" in second.status("stopped") and "Stopped" in first.status("stopped")
+    first.button("Go on").click()
+    first.status("live")
+    first.button("Stop").click()
+    first.status("stopped")
+
+
+def test_past_runs_are_found_compared_saved_and_deleted(visit, tmp_path):
+    for seed in (31, 32):
+        tab = visit(f"?study=painting&steps=4&seed={seed}&prompt=a+<b>comparable</b>+fox")
+        tab.run()
+        tab.status("done")
+    tab.page.get_by_role("tab", name="Runs").click()
+    tab.fill("Search", "comparable")
+    cards = tab.page.locator("[data-run]").locator("visible=true")
+    tab.page.wait_for_function("document.querySelectorAll('[data-run]').length === 2")
+    assert "a <b>comparable</b> fox" in cards.first.inner_text()
+    cards.first.click()
+    cards.last.press("Enter")
+    tab.page.locator(".st-differ").locator("visible=true").wait_for()
+    assert tab.page.locator(".st-differ tr").all_inner_texts() == ["seed\t32\t31"]
+    assert tab.page.locator(".st-detail .st-pictures img").locator("visible=true").count() == 2
+    assert [card.get_attribute("data-place") for card in cards.all()] == ["1", "2"]
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Save as PNG").click()
+    download.value.save_as(tmp_path / "a.png")
+    assert png_recipe((tmp_path / "a.png").read_bytes()).knobs["seed"] == 32
+    tab.button("Repeat it").click()
+    tab.page.get_by_text("✓ Repeated: the bytes agree at step 4").wait_for()
+    tab.page.on("dialog", lambda dialog: None)
+    tab.page.evaluate("window.confirm = () => true")
+    tab.button("Delete").click()
+    tab.page.wait_for_function("document.querySelectorAll('[data-run]').length === 1")
 
 
 @pytest.mark.parametrize("study", CATALOG, ids=lambda study: study.name)
@@ -254,6 +295,12 @@ def test_programs_use_the_named_endpoint(address):
     client = Client(address, verbose=False)
     path, outcome = client.predict(prompt="a cup", steps=2, seed=3, api_name="/painting")
     assert outcome == "painted a cup" and png_recipe(Path(path).read_bytes()).knobs["seed"] == 3
+    run = client.predict('{"study": "painting", "knobs": {"steps": 900, "prompt": "a cup"}}', api_name="/submit")
+    assert client.predict(run, api_name="/status")["state"] in ("queued", "running")
+    client.predict(run, api_name="/stop")
+    while (status := client.predict(run, api_name="/status"))["state"] in ("queued", "running"):
+        time.sleep(0.1)
+    assert status["state"] == "stopped" and status["study"] == "painting"
     client.close()
 
 
@@ -266,6 +313,22 @@ def test_other_hosts_are_turned_away_and_headers_guard_the_page(address):
             answer.read()
             assert answer.status == status
     assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "HttpOnly" in answer.headers["set-cookie"] and "SameSite=Strict" in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Origin": "http://evil.example"}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403), ({"Origin": "null"}, 403),
+     ({}, 404), ({"Origin": "own"}, 404)],
+)  # fmt: skip
+def test_no_other_site_gives_orders_here(address, headers, status):
+    parts = urlsplit(address)
+    headers = {name: value.replace("own", address.rstrip("/")) for name, value in headers.items()}
+    with closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)) as connection:
+        connection.request("POST", "/gradio_api/run/no_such", body="{}", headers=headers)
+        answer = connection.getresponse()
+        assert b"Traceback" not in answer.read()
+        assert (answer.status == 403) == (status == 403)
 
 
 @pytest.mark.skipif("fusedream" not in NAMES, reason="FuseDream is not in the catalog yet")

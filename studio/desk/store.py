@@ -4,21 +4,21 @@ A run is a row; its newest and its last snapshot are files beside the database, 
 holds the store open may ask (submit, wish) and read; only the worker that claimed a run writes its progress.
 """
 
-__all__ = ["OPEN", "STATES", "Row", "Store", "StoreError", "home"]
+__all__ = ["OPEN", "STATES", "Order", "Row", "Store", "StoreError", "home"]
 
 import json
 import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from studio.files.archive import write_whole
+from studio.desk.shelf import Shelf, StoreError
 
 VARIABLE = "STUDIO_HOME"
 APP = "optimisation-studio"
@@ -26,51 +26,67 @@ SCHEMA = 1
 PATIENCE = 10.0
 STATES = ("queued", "running", "held", "done", "stopped", "failed", "interrupted")
 OPEN = ("queued", "running", "held")
+ENDS = {"stop": "stopped", "leave": "interrupted"}
+IS_OPEN = "state IN ('queued','running','held')"
 TABLE = """
 CREATE TABLE IF NOT EXISTS runs (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, study TEXT NOT NULL, knobs TEXT NOT NULL,
-  version TEXT NOT NULL, device TEXT NOT NULL DEFAULT '', owner TEXT NOT NULL DEFAULT '',
-  parent TEXT NOT NULL DEFAULT '',
-  state TEXT NOT NULL DEFAULT 'queued', wish TEXT NOT NULL DEFAULT 'go', singles INTEGER NOT NULL DEFAULT 0,
-  least REAL NOT NULL DEFAULT 0, submitted REAL NOT NULL, started REAL, ended REAL, watched REAL, slot INTEGER,
+  version TEXT NOT NULL, owner TEXT NOT NULL, parent TEXT NOT NULL, beside TEXT NOT NULL, until INTEGER,
+  least REAL NOT NULL, minutes REAL NOT NULL, slot INTEGER, submitted REAL NOT NULL,
+  device TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'queued',
+  wish TEXT NOT NULL DEFAULT 'go', wished REAL, singles INTEGER NOT NULL DEFAULT 0,
+  started REAL, ended REAL, watched REAL,
   step INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, phase TEXT NOT NULL DEFAULT '',
   outcome TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0,
   frame INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY, asked REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS slots (
+  slot INTEGER PRIMARY KEY, asked REAL NOT NULL DEFAULT 0, mark TEXT NOT NULL DEFAULT '', pid INTEGER,
+  leave INTEGER NOT NULL DEFAULT 0, wanted REAL NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS runs_by_state ON runs (state, number);
 """
 
 
-class StoreError(ValueError):
-    """The store cannot be read or written; the message is one sentence with the remedy."""
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for when a run is handed in.
+
+    `parent` is a run to go on from, `beside` one that this run is compared with (stopping that one stops this one),
+    `until` a step to stop at, `least` the seconds a short run is spread over, `minutes` the work it may take, `slot`
+    the only worker that may take it.
+    """
+
+    study: str
+    knobs: dict
+    version: str
+    owner: str = ""
+    parent: str = ""
+    beside: str = ""
+    until: int | None = None
+    least: float = 0.0
+    minutes: float = 1e9
+    slot: int | None = None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run as the store knows it: what was asked, by whom, where it stands, and how it ended.
+@dataclass(frozen=True, kw_only=True)
+class Row(Order):
+    """One run as the store knows it: what was asked, where it stands, and how it ended.
 
-    `state` is one of `STATES`; `wish` is what its watchers want (go, hold, stop), `singles` how many single steps;
-    `frame` counts the frames written, `digest` is the SHA-256 of the last snapshot's bytes. Times are seconds since
-    the epoch, None until they come.
+    `state` is one of `STATES`; `wish` is what is wanted of it (go, hold, stop, leave), `singles` how many single
+    steps; `frame` counts the frames written, `digest` is the SHA-256 of the last snapshot's bytes. Times are seconds
+    since the epoch, None until they come.
     """
 
     number: int
     id: str
-    study: str
-    knobs: dict
-    version: str
+    submitted: float
     device: str
-    owner: str
-    parent: str
     state: str
     wish: str
+    wished: float | None
     singles: int
-    least: float
-    submitted: float
     started: float | None
     ended: float | None
     watched: float | None
-    slot: int | None
     step: int
     total: int
     phase: str
@@ -80,8 +96,14 @@ class Row:
     frame: int
     digest: str
 
+    @property
+    def open(self) -> bool:
+        """Return whether the run waits or is being worked on."""
+        return self.state in OPEN
+
 
 NAMES = [field.name for field in fields(Row)]
+ORDERED = [field.name for field in fields(Order)]
 
 
 def home() -> Path:
@@ -90,11 +112,11 @@ def home() -> Path:
     return Path(named) if named else Path(user_data_dir(APP))
 
 
-class Store:
+class Store(Shelf):
     """The runs in a folder. Every method opens its own connection, so threads and processes need no care."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         try:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             with self._open() as base:
@@ -104,27 +126,28 @@ class Store:
         except OSError as error:
             raise StoreError(f"runs cannot be kept in {folder} ({error.strerror}): name another STUDIO_HOME") from error
 
-    def add(
-        self,
-        study: str,
-        knobs: dict,
-        version: str,
-        owner: str = "",
-        parent: str = "",
-        least: float = 0.0,
-        most: int = 64,
-    ) -> str:
-        """Put a run at the end of the queue and return its id; a `StoreError` where `most` wait already."""
+    def add(self, order: Order, most: int = 64, each: int = 0, mark: str = "") -> str:
+        """Put a run at the end of the queue and return its id.
+
+        Workers of another `mark` (see `came_up`) leave after the run they are in. A `StoreError` where `most` runs
+        wait already, or where the owner has `each` open ones (0: no such limit).
+        """
         run_id = uuid.uuid4().hex
+        values = [json.dumps(order.knobs) if name == "knobs" else getattr(order, name) for name in ORDERED]
         with self._write() as base:
             (waiting,) = base.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
             if waiting >= most:
                 raise StoreError(f"{waiting} runs are waiting already: try again when some have ended")
+            query = f"SELECT count(*) FROM runs WHERE owner = ? AND {IS_OPEN}"
+            (own,) = base.execute(query, (order.owner,)).fetchone()
+            if each and own >= each:
+                raise StoreError(f"{own} runs of yours have not ended: stop one, or wait for it")
             base.execute(
-                "INSERT INTO runs (id, study, knobs, version, owner, parent, least, submitted) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (run_id, study, json.dumps(knobs), version, owner, parent, least, time.time()),
+                f"INSERT INTO runs (id, submitted, {', '.join(ORDERED)}) VALUES (?, ?{', ?' * len(ORDERED)})",
+                (run_id, time.time(), *values),
             )
+            if mark:
+                base.execute("UPDATE slots SET leave = 1 WHERE mark NOT IN ('', ?)", (mark,))
         return run_id
 
     def row(self, run_id: str) -> Row:
@@ -134,19 +157,37 @@ class Store:
             raise KeyError(run_id)
         return found[0]
 
+    def named(self, name: str) -> Row:
+        """Return the run of an id, of the first letters of one, or the 'last'; a `StoreError` where that is not one."""
+        if name == "last":
+            found = self.rows(most=1)
+        elif len(name) >= 4 and all(letter in "0123456789abcdef" for letter in name):
+            found = self.rows("id LIKE ?", (f"{name}%",), most=2)
+        else:
+            found = []
+        if len(found) != 1:
+            raise StoreError(
+                f"{'several runs begin' if found else 'no run begins'} with {name[:40]!r}: see studio runs"
+            )
+        return found[0]
+
     def rows(self, where: str = "1", values: tuple = (), most: int = 1000) -> list[Row]:
         """Return runs, the newest first; `where` is SQL written by us, `values` may come from anybody."""
         with self._open() as base:
             found = base.execute(
                 f"SELECT {', '.join(NAMES)} FROM runs WHERE {where} ORDER BY number DESC LIMIT ?", (*values, most)
             ).fetchall()
-        return [Row(**dict(zip(NAMES, row, strict=True)) | {"knobs": json.loads(row[3])}) for row in found]
+        records = [dict(zip(NAMES, row, strict=True)) for row in found]
+        return [Row(**record | {"knobs": json.loads(record["knobs"])}) for record in records]
 
-    def search(self, words: str = "", study: str = "", most: int = 200) -> list[Row]:
-        """Return the runs whose study, knobs or outcome hold every one of the words."""
+    def search(self, words: str = "", study: str = "", owner: str | None = None, most: int = 200) -> list[Row]:
+        """Return the runs whose study, knobs or outcome hold every one of the words, of one owner if one is named."""
         clauses, values = ["1"], []
+        if owner is not None:
+            clauses.append("owner = ?")
+            values.append(owner)
         for word in words.split()[:8]:
-            clauses.append("(study || ' ' || knobs || ' ' || outcome) LIKE ? ESCAPE '\\'")
+            clauses.append("(study || ' ' || knobs || ' ' || outcome || ' ' || id || ' ' || state) LIKE ? ESCAPE '\\'")
             values.append(f"%{_literal(word)}%")
         if study:
             clauses.append("study = ?")
@@ -156,13 +197,25 @@ class Store:
     def ahead(self, row: Row) -> int:
         """Return how many runs come before a waiting one."""
         with self._open() as base:
-            query = "SELECT count(*) FROM runs WHERE state IN ('queued','running','held') AND number < ?"
+            query = f"SELECT count(*) FROM runs WHERE {IS_OPEN} AND number < ?"
             return base.execute(query, (row.number,)).fetchone()[0]
 
-    def claim(self, slot: int, device: str) -> Row | None:
-        """Give the oldest waiting run to the worker of a slot; None where none waits."""
+    def waiting(self) -> int:
+        """Return how many runs wait for a worker."""
+        with self._open() as base:
+            return base.execute("SELECT count(*) FROM runs WHERE state = 'queued' AND slot IS NULL").fetchone()[0]
+
+    def claim(self, slot: int, device: str, studies: Sequence[str]) -> Row | None:
+        """Give the oldest waiting run of these studies to the worker of a slot; None where none waits for it."""
         with self._write() as base:
-            found = base.execute("SELECT id FROM runs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
+            if self._leaves(base, slot):
+                return None
+            known = ", ".join("?" * len(studies))
+            found = base.execute(
+                f"SELECT id FROM runs WHERE state = 'queued' AND study IN ({known}) AND (slot IS NULL OR slot = ?) "
+                "ORDER BY number LIMIT 1",
+                (*studies, slot),
+            ).fetchone()
             if found is None:
                 return None
             base.execute(
@@ -179,20 +232,21 @@ class Store:
             base.execute(f"UPDATE runs SET {names} WHERE id = ?", (*values.values(), run_id))
 
     def wish(self, run_id: str, wish: str, single: bool = False) -> None:
-        """Say what a watcher wants of an open run: go, hold or stop; `single` also asks for one step.
+        """Say what is wanted of an open run: go, hold, stop, or leave (be interrupted); `single` asks for one step.
 
-        A run that still waits is stopped at once; one that has ended is left as it is.
+        A run that still waits ends at once; so does one that stands beside it. One that has ended is left as it is.
         """
         with self._write() as base:
-            if wish == "stop":
+            if wish in ENDS:
                 base.execute(
-                    "UPDATE runs SET state = 'stopped', ended = ? WHERE id = ? AND state = 'queued'",
-                    (time.time(), run_id),
+                    "UPDATE runs SET state = ?, ended = ? WHERE ? IN (id, beside) AND state = 'queued'",
+                    (ENDS[wish], time.time(), run_id),
                 )
+            which = "? IN (id, beside)" if wish in ENDS else "id = ?"
             base.execute(
-                "UPDATE runs SET wish = ?, singles = singles + ? WHERE id = ? AND wish != 'stop' "
-                "AND state IN ('queued','running','held')",
-                (wish, int(single), run_id),
+                f"UPDATE runs SET wish = ?, wished = ?, singles = singles + ? WHERE {which} AND wish != 'stop' "
+                f"AND {IS_OPEN}",
+                (wish, time.time(), int(single), run_id),
             )
 
     def wishes(self, run_id: str) -> tuple[str, int, float]:
@@ -209,62 +263,51 @@ class Store:
             found = base.execute("SELECT asked FROM slots WHERE slot = ?", (slot,)).fetchone()
             if found is not None and 0 <= time.time() - found[0] < patience:
                 return False
-            base.execute("INSERT OR REPLACE INTO slots VALUES (?, ?)", (slot, time.time()))
+            base.execute("INSERT OR IGNORE INTO slots (slot) VALUES (?)", (slot,))
+            base.execute("UPDATE slots SET asked = ? WHERE slot = ?", (time.time(), slot))
         return True
 
-    def came_up(self, slot: int) -> None:
-        """Say that a slot's worker is there: if it dies, another may be started at once."""
+    def came_up(self, slot: int, mark: str) -> None:
+        """Say that a slot's worker is there, running the code and settings that `mark` stands for."""
         with self._write() as base:
-            base.execute("DELETE FROM slots WHERE slot = ?", (slot,))
+            base.execute(
+                "INSERT OR REPLACE INTO slots (slot, mark, pid, wanted) VALUES (?, ?, ?, ?)",
+                (slot, mark, os.getpid(), time.time()),
+            )
+
+    def want(self, slot: int) -> None:
+        """Say that somebody will soon have work for a slot's worker: it does not leave for being idle."""
+        with self._write() as base:
+            base.execute("UPDATE slots SET wanted = ? WHERE slot = ?", (time.time(), slot))
+
+    def slot(self, slot: int) -> tuple[bool, float, int | None]:
+        """Return whether a slot's worker shall leave, when it was last wanted, and its process id."""
+        with self._open() as base:
+            query = "SELECT wanted, pid FROM slots WHERE slot = ?"
+            wanted, pid = base.execute(query, (slot,)).fetchone() or (0.0, None)
+            return self._leaves(base, slot), wanted, pid
 
     def interrupt(self, slot: int) -> None:
-        """Mark what the worker of a slot had claimed when it died: interrupted, or stopped where that was wanted."""
+        """Mark what the worker of a slot had when it died: interrupted, or stopped where that was wanted."""
         with self._write() as base:
             base.execute(
                 "UPDATE runs SET state = CASE wish WHEN 'stop' THEN 'stopped' ELSE 'interrupted' END, ended = ? "
-                "WHERE slot = ? AND state IN ('running','held')",
+                f"WHERE slot = ? AND {IS_OPEN}",
                 (time.time(), slot),
             )
 
     def delete(self, run_id: str) -> None:
         """Forget a run that has ended, with its files; an open one is a `StoreError`."""
-        if self.row(run_id).state in OPEN:
+        if self.row(run_id).open:
             raise StoreError("this run has not ended: stop it first")
         with self._write() as base:
             base.execute("DELETE FROM runs WHERE id = ?", (run_id,))
         for path in self.files(run_id):
             path.unlink(missing_ok=True)
 
-    def files(self, run_id: str) -> list[Path]:
-        """Return the files of a run that are there."""
-        return sorted((self.folder / "runs").glob(f"{_id(run_id)}.*"))
-
-    def keep(self, run_id: str, data: bytes, durable: bool = True) -> None:
-        """Write a run's newest snapshot whole or not at all; `durable` also waits for the disk.
-
-        Raises `StoreError` where the disk refuses.
-        """
-        try:
-            write_whole(self._path(run_id), data, durable)
-        except ValueError as error:
-            raise StoreError(f"the picture could not be kept in {self.folder}: free some space there") from error
-
-    def frame(self, run_id: str) -> bytes:
-        """Return the bytes of a run's newest snapshot; a `StoreError` where there is none."""
-        try:
-            return self._path(run_id).read_bytes()
-        except OSError as error:
-            raise StoreError("nothing was kept of this run: run it again") from error
-
-    def sweep(self, older: float = 60.0) -> None:
-        """Remove what writers that were killed left half-written."""
-        for path in (self.folder / "runs").glob(".*.part"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > older:
-                    path.unlink()
-
-    def _path(self, run_id: str) -> Path:
-        return self.folder / "runs" / f"{_id(run_id)}.safetensors"
+    @staticmethod
+    def _leaves(base: sqlite3.Connection, slot: int) -> bool:
+        return base.execute("SELECT leave FROM slots WHERE slot = ?", (slot,)).fetchone() == (1,)
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
@@ -273,7 +316,8 @@ class Store:
                 base.execute("PRAGMA synchronous = NORMAL")
                 yield base
         except sqlite3.Error as error:
-            raise StoreError(f"the store of runs in {self.folder} does not answer ({error}): see README") from error
+            sentence = f"the store of runs in {self.folder} does not answer ({error})"
+            raise StoreError(f"{sentence}: see whether its disk is full, or name another STUDIO_HOME") from error
 
     @contextmanager
     def _write(self) -> Generator[sqlite3.Connection]:
@@ -289,10 +333,3 @@ class Store:
 
 def _literal(word: str) -> str:
     return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def _id(run_id: str) -> str:
-    """Return an id that can be part of a path; anything but 32 hexadecimal digits is a `KeyError`."""
-    if len(run_id) != 32 or not all(letter in "0123456789abcdef" for letter in run_id):
-        raise KeyError(run_id)
-    return run_id

@@ -48,7 +48,7 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("this is no recipe of the studio: its text is not JSON") from error
     if not isinstance(record, dict) or not isinstance(record.get("study"), str):
         raise ValueError("this is no recipe of the studio: it names no study")
-    schema = record.get("schema")
+    schema = record.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ValueError(f"this recipe has schema {schema!r}, newer than {SCHEMA}: update the studio to open it")
     found = record.get("knobs")

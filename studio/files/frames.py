@@ -21,7 +21,7 @@ RECORD = "record"
 def snapshot_bytes(snapshot: Snapshot) -> bytes:
     """Return a snapshot as bytes: its tensors by name, its numbers and words as JSON beside them.
 
-    Fields may be tensors, numbers, words, None, tuples and dataclasses of these; anything else is a `TypeError`.
+    Fields may be tensors, numbers, words, None, tuples and dataclasses of these; anything else is a `ValueError`.
     """
     tensors: dict[str, Tensor] = {}
     record = json.dumps(_packed(snapshot, "", tensors)).encode()
@@ -65,7 +65,9 @@ def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {"record": {f.name: _packed(getattr(value, f.name), f"{name}.{f.name}", tensors) for f in fields}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{name} is a {type(value).__name__}: a snapshot holds tensors, numbers, words, tuples and records")
+    raise ValueError(
+        f"{name} is a {type(value).__name__}: a snapshot holds tensors, numbers, words, tuples and records"
+    )
 
 
 def _unpacked(value: Any, kind: Any, tensors: dict[str, Tensor]) -> Any:

@@ -1,6 +1,6 @@
 """Scenes into pixels: contact sheets of images, and points over contours without a browser."""
 
-__all__ = ["enlarge", "points_picture", "sheet", "still"]
+__all__ = ["enlarge", "points_picture", "sheet", "still", "thumbnail"]
 
 import math
 from typing import assert_never
@@ -54,6 +54,13 @@ def enlarge(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, 
         return pixels
     size = (pixels.shape[1] * factor, pixels.shape[0] * factor)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def thumbnail(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a picture at most `side` a side, small ones enlarged by a whole factor."""
+    image = Image.fromarray(enlarge(pixels, side))
+    image.thumbnail((side, side))
+    return np.asarray(image)
 
 
 def points_picture(scene: Points, side: int = 480) -> UInt8[np.ndarray, "side side 3"]:

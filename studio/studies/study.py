@@ -1,14 +1,15 @@
 """What every study is: a frozen record of knobs that can run, be looked at, and be made tiny."""
 
-__all__ = ["Study"]
+__all__ = ["Study", "snapshot_type"]
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints
 
 from studio.core.controls import Knob, Range, check
 from studio.core.papers import Paper
 from studio.core.runs import Run
+from studio.core.snapshots import Snapshot
 from studio.scenes import Scene
 
 
@@ -50,3 +51,14 @@ class Study(ABC):
     def baseline(self) -> "Study | None":
         """Return the plain version of this study to compare it with on the same seed, where there is one."""
         return None
+
+
+def snapshot_type(study: type[Study]) -> type[Snapshot]:
+    """Return the class of a study's snapshots, which the return annotation of its `run` names, as in `Run[Dream]`.
+
+    Raises `ValueError` where it names none.
+    """
+    named = get_args(get_type_hints(study.run).get("return"))
+    if not named or not (isinstance(named[0], type) and issubclass(named[0], Snapshot)):
+        raise ValueError(f"{study.__name__}.run must say what it yields: annotate it with -> Run[YourSnapshot]")
+    return named[0]

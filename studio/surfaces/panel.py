@@ -4,21 +4,21 @@ __all__ = ["Panel"]
 
 import asyncio
 import html
-from contextlib import closing
 from typing import Any, assert_never
 
 import ipywidgets as widgets
 
 from studio import __version__
+from studio.catalog import CATALOG
 from studio.core.controls import Choice, Control, Range, Words, clamp, controls, knobs
 from studio.core.snapshots import Snapshot
-from studio.desk.local import Desk, Frame
+from studio.desk.desk import Desk, Frame
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure
+from studio.render.members import members_html
 from studio.render.raster import enlarge, still
 from studio.scenes import Curves, Images, Members, Points, Scene
 from studio.studies.study import Study
-from studio.surfaces.members_html import members_html
 
 WIDE = widgets.Layout(width="auto")
 LABEL = {"description_width": "9em"}
@@ -28,12 +28,13 @@ class Panel:
     """A study in a notebook: `display(panel)` shows it, the button or `panel.run()` runs it.
 
     Every knob is also an attribute of `panel.study`; set one with `panel.set(steps=50)`.
-    `panel.result` is the last snapshot, None before the first run.
+    `panel.result` is the last snapshot, None before the first run. Runs are kept: `Panel.of(RUN)` shows one again, or
+    goes on watching it, wherever it was started; a study written in the notebook itself runs inside the notebook.
     """
 
     def __init__(self, study: Study, per_second: float = 4.0) -> None:
         self._type = type(study)
-        self._desk = Desk()
+        self._desk = desk_for(self._type)
         self._per_second = per_second
         self._run_id: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -56,6 +57,24 @@ class Panel:
         self._end.on_click(lambda _: self.stop())
         self.layout = self._arrange()
 
+    @classmethod
+    def of(cls, run: str = "last") -> "Panel":
+        """Return the panel of a run that was kept, by its id, the first letters of it, or 'last', and show it.
+
+        One that has not ended goes on being watched beside the notebook. A `ValueError` where there is no such run.
+        """
+        desk = Desk(CATALOG)
+        row = desk.store.named(run)
+        panel = cls(desk.study(row))
+        panel._run_id = row.id
+        panel._follow()
+        return panel
+
+    @property
+    def run_id(self) -> str | None:
+        """Return the id of the run that is shown, None before the first one."""
+        return self._run_id
+
     @property
     def study(self) -> Study:
         """Return the study the knobs describe now; numbers typed out of bounds are clamped."""
@@ -70,23 +89,19 @@ class Panel:
 
     def run(self) -> Snapshot | None:
         """Run to the end in this cell, drawing on the way, and return the last snapshot."""
-        try:
-            with closing(self._begin()) as frames:
-                for frame in frames:
-                    self._show(frame)
-        finally:
-            self._finish()
+        self._begin()
+        self._watch()
         return self.result
 
     def start(self) -> None:
         """Run beside the notebook: cells and buttons stay usable; without an event loop it runs in this cell."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.run()
-            return
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._beside())
+            try:
+                self._begin()
+            except ValueError as error:
+                self._status.value = _line(str(error))
+                return
+            self._follow()
 
     def stop(self) -> None:
         """Stop after the step at hand; `result` keeps what there is."""
@@ -110,47 +125,61 @@ class Panel:
             raise ValueError(f"{self._type.name} draws no picture")
         return png_bytes(pixels, Recipe(self._type.name, __version__, knobs(self._ran)))
 
-    def _begin(self) -> Any:
+    def _begin(self) -> None:
         self._ran = self.study
-        self._run_id = self._desk.submit(self._ran)
-        self._go.disabled, self._hold.disabled, self._one.disabled, self._end.disabled = (
-            True,
-            False,
-            False,
-            False,
-        )
+        self._run_id, self.result = self._desk.submit(self._ran), None
         self._status.value = _line(self._ran.forecast())
-        return self._desk.watch(self._run_id, self._per_second)
+
+    def _follow(self) -> None:
+        """Watch the run beside the notebook, or in this cell where there is no event loop."""
+        try:
+            self._task = asyncio.get_running_loop().create_task(self._beside())
+        except RuntimeError:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Watch the run in this cell; interrupting the cell stops the run and keeps what there is."""
+        assert self._run_id is not None
+        self._enable(running=True)
+        try:
+            for frame in self._desk.watch(self._run_id, self._per_second):
+                self._show(frame)
+        except KeyboardInterrupt:
+            self._desk.stop(self._run_id)
+            for frame in self._desk.watch(self._run_id):
+                self._show(frame)
+        finally:
+            self._enable(running=False)
 
     async def _beside(self) -> None:
+        assert self._run_id is not None
+        self._enable(running=True)
         try:
-            with closing(self._begin()) as frames:
-                while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            async for frame in self._desk.follow(self._run_id, self._per_second):
+                if frame is not None:
                     self._show(frame)
+                elif self.result is None:
+                    self._wait()
         except ValueError as error:
             self._status.value = _line(str(error))
         finally:
-            self._finish()
+            self._enable(running=False)
 
-    def _finish(self) -> None:
-        self._run_id = None
+    def _wait(self) -> None:
+        row = self._desk.row(self._run_id or "")
+        ahead = self._desk.place(row.id)[0] if row.state == "queued" else 0
+        self._bar.description = f"{ahead} ahead" if ahead else "getting ready"
+
+    def _enable(self, running: bool) -> None:
+        self._go.disabled = running
+        self._hold.disabled = self._one.disabled = self._end.disabled = not running
         self._hold.description = "Pause"
-        self._go.disabled, self._hold.disabled, self._one.disabled, self._end.disabled = (
-            False,
-            True,
-            True,
-            True,
-        )
 
     def _toggle(self) -> None:
-        if self._run_id is None:
-            return
-        if self._hold.description == "Pause":
-            self._desk.pause(self._run_id)
-            self._hold.description = "Resume"
-        else:
-            self._desk.resume(self._run_id)
-            self._hold.description = "Pause"
+        if self._run_id is not None:
+            held = self._hold.description != "Pause"
+            (self._desk.go if held else self._desk.pause)(self._run_id)
+            self._hold.description = "Pause" if held else "Resume"
 
     def _advance(self) -> None:
         if self._run_id is not None:
@@ -212,6 +241,11 @@ class Panel:
         shown = [self._picture, self._members, self._chart]
         right = widgets.VBox(shown, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
         return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+
+
+def desk_for(study: type[Study]) -> Desk:
+    """Return the desk of the user's own store; a study that no other process can import runs in this one."""
+    return Desk(CATALOG) if study in CATALOG else Desk((study,), workers=0)
 
 
 def _line(text: str) -> str:

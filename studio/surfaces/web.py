@@ -1,126 +1,188 @@
 """The studio in a browser: every study in a tab, served to this machine only, with no request to any other."""
 
-__all__ = ["drop_updates", "gallery", "launch", "link_updates", "open_server"]
+__all__ = ["LOOPBACK", "Launch", "drop_updates", "gallery", "launch", "link_updates", "open_server"]
 
 import logging
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.core.controls import clamp
-from studio.desk.local import Desk
+from studio.desk.desk import Desk
+from studio.desk.policy import Policy
 from studio.files.archive import MAX_PNG_BYTES, png_recipe
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import Base, Soft, gr
+from studio.surfaces.web_guard import LOOPBACK, Guard, trusted_hosts
 from studio.surfaces.web_html import say
 from studio.surfaces.web_page import QUIET, Page, study_page
+from studio.surfaces.web_programs import programs
+from studio.surfaces.web_runs import runs_page
+from studio.surfaces.web_visitor import Visitors
 
-LOOPBACK = ("127.0.0.1", "localhost")
 STYLE = Path(__file__).with_name("web.css")
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'self'"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "SAMEORIGIN",
-    "referrer-policy": "no-referrer",
-}
+HEARTBEAT = 20.0
 
 
-def gallery(catalog: tuple[type[Study], ...]) -> gr.Blocks:
-    """Return the page of every study, in tabs where there are several."""
-    desk = Desk()
+@dataclass(frozen=True)
+class Launch:
+    """How a studio is opened: where, for whom, with how many workers and within which limits.
+
+    Port 0 takes a free one from 7860 on; a host other than this machine needs `auth`, pairs of a name and a password,
+    or `exposed`, which says that everybody may come.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    open_browser: bool = True
+    auth: tuple[tuple[str, str], ...] = ()
+    exposed: bool = False
+    trusted: tuple[str, ...] = ()
+    workers: int = 1
+    policy: Policy = field(default_factory=Policy)
+
+    @property
+    def local(self) -> bool:
+        """Return whether only this machine can reach the page."""
+        return self.host in LOOPBACK
+
+    def check(self) -> None:
+        """Raise a `ValueError` where a page would be open to other machines and nobody said that it may."""
+        if not self.local and not (self.auth or self.exposed):
+            raise ValueError(
+                f"{self.host} can be reached from other machines: add --auth NAME:PASSWORD, or --exposed to let "
+                "everybody in; or stay on 127.0.0.1 and use an SSH tunnel"
+            )
+
+    def warning(self, address: str) -> str:
+        """Return what is exposed, in a few sentences; nothing for a page of this machine alone."""
+        if self.local:
+            return ""
+        who = "Whoever has a name and password" if self.auth else "EVERYBODY who can reach this machine"
+        caps = ", ".join(f"{name} at most {most:g}" for name, most in self.policy.caps.items()) or "no caps on knobs"
+        return (
+            f"{who} can start runs here, at {address}, over plain HTTP: {self.policy.each} open runs a visitor, "
+            f"{self.policy.waiting} waiting in all, {self.policy.minutes:g} minutes each, {caps}. Visitors see their "
+            "own runs in the list, and any run whose link they have."
+        )
+
+
+def gallery(catalog: tuple[type[Study], ...], desk: Desk | None = None, visitors: Visitors | None = None) -> gr.Blocks:
+    """Return the page of every study, in tabs, with a tab for the runs that were kept."""
+    desk, visitors = desk or Desk(catalog), visitors or Visitors()
     first, *others = catalog
     title = "Optimisation studio" if others else first.title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
-        tabs = gr.Tabs(elem_classes="st-tabs") if others else None
-        if tabs is None:
-            pages = [study_page(first, desk)]
-        else:
-            pages = []
-            with tabs:
-                for study in catalog:
-                    with gr.Tab(study.title, id=study.name):
-                        pages.append(study_page(study, desk))
+        programs(desk, visitors)
+        pages = []
+        with gr.Tabs(elem_classes="st-tabs") as tabs:
+            for study in catalog:
+                with gr.Tab(study.title, id=study.name):
+                    pages.append(study_page(study, desk, visitors))
+            with gr.Tab("Runs", id="runs") as tab:
+                runs_page(desk, visitors, tab)
         _join(demo, pages, tabs)
-
-        def left(request: gr.Request) -> None:
-            desk.leave(request.session_hash or "")
-
-        demo.unload(left)
-    demo.queue(max_size=32)
+    demo.queue(max_size=512)
     return demo
 
 
-def launch(catalog: tuple[type[Study], ...], host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
-    """Open the studies in the browser and stay until Ctrl-C; port 0 takes a free one from 7860 on."""
+def launch(catalog: tuple[type[Study], ...], options: Launch | None = None) -> None:
+    """Open the studies in the browser and stay until Ctrl-C, which interrupts the runs handed in here."""
+    options = options or Launch()
+    options.check()
+    desk, over = Desk(catalog, workers=options.workers, policy=options.policy), threading.Event()
+    keeping = threading.Thread(target=_keep_warm, args=(desk, over), daemon=True)
+    keeping.start()
     warming = threading.Thread(target=_warm, args=(catalog[0],), daemon=True)
     warming.start()
-    demo = gallery(catalog)
+    demo = gallery(catalog, desk, Visitors(apart=not options.local))
     warming.join()
-    address = open_server(demo, host, port, open_browser)
+    address = open_server(demo, options)
     print(f"The studio is open at {address} (Ctrl-C closes it)", flush=True)
-    demo.block_thread()
+    if options.warning(address):
+        print(options.warning(address), flush=True)
+    try:
+        demo.block_thread()
+    finally:
+        over.set()
+        desk.close()
 
 
-def open_server(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 0, open_browser: bool = False) -> str:
+def open_server(demo: gr.Blocks, options: Launch | None = None) -> str:
     """Serve a page in the background and return its address.
 
-    Raises `ValueError` for a host other than this machine, and for a port that is taken.
+    Raises `ValueError` for a host other than this machine that nobody allowed, and for a port that is taken.
     """
-    if host not in LOOPBACK:
-        raise ValueError(f"the page has no password, so it serves 127.0.0.1 only, not {host}: use an SSH tunnel")
+    options = options or Launch(open_browser=False)
+    options.check()
+    hosts = trusted_hosts(options.host, options.trusted)
     try:
         _, address, _ = demo.launch(
-            server_name=host, server_port=port or None, inbrowser=open_browser, share=False, quiet=True,
-            prevent_thread_lock=True, show_error=False, footer_links=[], max_file_size=MAX_PNG_BYTES,
-            theme=_theme(), css_paths=STYLE, enable_monitoring=False, run_history=False, ssr_mode=False, pwa=False,
-            app_kwargs={"middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)), Middleware(_Guard),
-            ]},
+            server_name=options.host, server_port=options.port or None, inbrowser=options.open_browser, share=False,
+            auth=list(options.auth) or None, quiet=True, prevent_thread_lock=True, show_error=False, footer_links=[],
+            max_file_size=MAX_PNG_BYTES, theme=_theme(), css_paths=STYLE, enable_monitoring=False, run_history=False,
+            ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
+            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
         )  # fmt: skip
     except OSError as error:
-        raise ValueError(f"port {port or '7860 to 7959'} is taken: choose another with --port") from error
+        raise ValueError(f"port {options.port or '7860 to 7959'} is taken: choose another with --port") from error
     return address
 
 
+def _keep_warm(desk: Desk, over: threading.Event) -> None:
+    """Have a worker ready as long as the page is open."""
+    while not over.is_set():
+        desk.tend(warm=True)
+        over.wait(HEARTBEAT)
+
+
 def _warm(study: type[Study]) -> None:
-    """Take the first step of a study before its page opens, so that what it loads is loaded at the first Run."""
+    """Take and draw the first step of a study before its page opens, so that what drawing needs is loaded."""
     try:
         with closing(study().run()) as run:
-            next(run, None)
+            first = next(run, None)
+        if first is not None:
+            study().view(first)
     except (ValueError, OSError) as error:
         logging.getLogger(__name__).info("nothing loaded ahead: %s", error)
 
 
-def _join(demo: gr.Blocks, pages: list[Page], tabs: gr.Tabs | None) -> None:
+def _join(demo: gr.Blocks, pages: list[Page], tabs: gr.Tabs) -> None:
     """Wire what concerns all pages: links, and pictures that bring their knobs back."""
-    outputs = [knob for page in pages for knob in page.knobs] + [page.upload for page in pages]
-    outputs += [tabs] if tabs is not None else []
+    restored = [knob for page in pages for knob in page.knobs] + [page.upload for page in pages] + [tabs]
 
     def opened(request: gr.Request) -> dict[Any, Any]:
         return link_updates(pages, tabs, dict(request.query_params))
 
-    demo.load(opened, None, outputs, **QUIET)
+    demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **QUIET)
     for page in pages:
         demo.load(page.refresh, list(page.knobs), [page.forecast, page.link], **QUIET)
 
         def dropped(path: str | None, page: Page = page) -> dict[Any, Any]:
             return drop_updates(pages, tabs, page, path)
 
-        page.upload.upload(dropped, page.upload, outputs, **QUIET)
+        page.upload.upload(dropped, page.upload, restored, **QUIET)
 
 
 def link_updates(pages: list[Page], tabs: gr.Tabs | None, query: Mapping[str, str]) -> dict[Any, Any]:
-    """Return the updates that a link asks for: its study's knobs, clamped, and its tab; nothing for a strange link."""
+    """Return the updates that a link asks for; nothing for a strange one.
+
+    A link to a run brings its knobs and watches it; a link to a study brings its knobs, clamped.
+    """
+    if "run" in query:
+        try:
+            row = pages[0].desk.store.row(query["run"])
+            page = next(page for page in pages if page.study.name == row.study)
+        except (KeyError, StopIteration):
+            gr.Warning("It may have been deleted, or was of another studio.", title="This run is not here")
+            return {pages[0].upload: None}
+        return page.restored(clamp(page.study, row.knobs)) | {page.ticket: row.id} | _selected(tabs, page)
     name = query.get("study", pages[0].study.name if len(pages) == 1 else "")
     page = next((page for page in pages if page.study.name == name), None)
     if page is None:
@@ -169,20 +231,3 @@ def _theme() -> Base:
         block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
     )  # fmt: skip
-
-
-class _Guard:
-    """Adds headers that keep the page to itself: nothing is loaded from, or framed by, another host."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in present]
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
-        await self.app(scope, receive, guarded if scope["type"] == "http" else send)

@@ -1,6 +1,6 @@
 """Gradio, imported so that it stays at home: no analytics, no look-ups of other hosts."""
 
-__all__ = ["Base", "Component", "Soft", "gr"]
+__all__ = ["Base", "Component", "Soft", "api", "gr"]
 
 import os
 
@@ -10,4 +10,5 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import api
 from gradio.themes import Base, Soft

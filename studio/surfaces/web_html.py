@@ -3,6 +3,7 @@
 __all__ = [
     "EMPTY_STAGE",
     "alert_html",
+    "clock",
     "header_html",
     "idle_html",
     "pictures_html",
@@ -15,7 +16,7 @@ __all__ = [
 import base64
 import html
 
-from studio.desk.local import Frame
+from studio.desk.desk import Frame
 from studio.files.archive import Recipe, png_bytes
 from studio.render.raster import sheet
 from studio.scenes import Images
@@ -70,24 +71,26 @@ def working_html(label: str = "") -> str:
     return _status(None, label or "Getting ready", ("loading and first step",), "")
 
 
-def waiting_html(ahead: int) -> str:
-    """Return the status line of a run whose turn has not come."""
-    return _status(None, "Waiting", (f"{ahead} {'run' if ahead == 1 else 'runs'} ahead of this one",), "")
+def waiting_html(ahead: int, seconds: float | None = None) -> str:
+    """Return the status line of a run whose turn has not come, with the expected wait where one can tell."""
+    place = f"{ahead} {'run' if ahead == 1 else 'runs'} ahead of this one" if ahead else "next in line"
+    return _status(None, "Waiting", (place, f"about {clock(seconds)}" if seconds else ""), "")
 
 
 def status_html(frame: Frame, label: str = "") -> str:
     """Return the bar, the step, the time worked and the time left; at the end also the outcome."""
     snapshot = frame.snapshot
     share = snapshot.step / snapshot.total if snapshot.total else 1.0
-    parts = [f"step {snapshot.step:,} of {snapshot.total:,}", f"{_clock(frame.seconds)} worked"]
+    parts = [f"step {snapshot.step:,} of {snapshot.total:,}", f"{clock(frame.seconds)} worked"]
     phase = snapshot.phase.capitalize()
-    before = "Stopped · " if frame.stopped else "Paused · " if frame.held else ""
+    ended = "Interrupted · " if frame.row.state == "interrupted" else "Stopped · "
+    before = ended if frame.stopped else "Paused · " if frame.held else ""
     state = "Done" if frame.ended and not frame.stopped else before + phase
     if not frame.ended and frame.remaining is not None and frame.remaining >= 0.5:
-        parts.append(f"about {_clock(frame.remaining)} left")
+        parts.append(f"about {clock(frame.remaining)} left")
     outcome = snapshot.outcome
     if frame.stopped and not outcome:
-        outcome = "Stopped; the best so far is kept."
+        outcome = frame.row.error or "What it found so far is kept: it can go on from here."
     kind = "stopped" if frame.stopped else "done" if frame.ended else "held" if frame.held else "live"
     return _status(share, f"{label}: {state}" if label else state, tuple(parts), outcome, kind)
 
@@ -110,7 +113,8 @@ def _status(share: float | None, state: str, parts: tuple[str, ...], outcome: st
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a number of seconds as people say it."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

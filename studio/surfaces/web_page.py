@@ -1,51 +1,52 @@
 """One study as a page: its knobs on one side, the growing picture on the other, nothing that only one study knows."""
 
-__all__ = ["Page", "study_page"]
+__all__ = ["QUIET", "Page", "Updates", "study_page"]
 
 import inspect
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.core.controls import Range, Words, controls, knobs, to_query
 from studio.core.papers import bibtex
-from studio.desk.local import Desk
+from studio.desk.desk import Desk
+from studio.desk.store import Row
+from studio.render.members import KEEP_CHOICE
 from studio.studies.study import Study
-from studio.surfaces.members_html import KEEP_CHOICE
 from studio.surfaces.web_gradio import Component, gr
-from studio.surfaces.web_html import (
-    EMPTY_STAGE,
-    alert_html,
-    header_html,
-    idle_html,
-    say,
-    waiting_html,
-    working_html,
-)
+from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
 from studio.surfaces.web_knobs import component, examples
-from studio.surfaces.web_run import NAMED_ERRORS, Shown, Turn, empty_chart, file_of, progress, study_of
+from studio.surfaces.web_run import NAMED_ERRORS, Shown, empty_chart, file_of, progress, sentence, study_of
+from studio.surfaces.web_visitor import Visitors
 
 CHARTS = 2
-MOST_RUNS = 8
 SLOW = 10.0
 FIGURE_GAP = 0.3
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# The address of the page carries the run: a reload, or another device, finds it again.
+KEEP_ADDRESS = """id => {
+  if (id) window.history.replaceState(null, '', '?run=' + encodeURIComponent(id));
+  return id;
+}"""
 Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The parts of a study's page and what they do; `knobs` are the components in the order of the controls."""
+    """The parts of a study's page and what they do; `knobs` are the components in the order of the controls.
+
+    `ticket` holds the id of the run that the page shows; whenever it changes, the page watches that run.
+    """
 
     study: type[Study]
     desk: Desk
+    visitors: Visitors
     knobs: tuple[Component, ...]
     upload: gr.File
-    turn: gr.State
-    held: gr.State
+    ticket: gr.Textbox
     buttons: dict[str, gr.Button]
     compare: gr.Checkbox
     slow: gr.Checkbox
@@ -58,71 +59,86 @@ class Page:
     link: gr.Textbox
     download: gr.DownloadButton
 
-    def begin(self, request: gr.Request, turn: Turn | None, compare: bool, *values: object) -> Updates:
+    def begin(self, request: gr.Request, ticket: str, compare: bool, slow: bool, *values: object) -> Updates:
         """Hand the run in; a knob out of bounds, or too many runs, gives a sentence and no run."""
+        owner = self.visitors.owner(request)
+        least = SLOW if slow else 0.0
         try:
             study = study_of(self.study, values)
-            if turn is not None:
-                self.desk.stop(turn.run_id)
-            ahead = self.desk.open_runs
-            if ahead >= MOST_RUNS:
-                raise ValueError(f"{ahead} runs are waiting already: try again when some have ended")
+            before = self._controlled(request, ticket)
+            if before is not None:
+                self.desk.stop(before.id)
+            run_id = self.desk.submit(study, owner, least=least)
+            plain = study.baseline() if compare else None
+            if plain is not None:
+                self.desk.submit(plain, owner, beside=run_id, least=least)
         except NAMED_ERRORS as error:
-            return {self.turn: None, self.status: alert_html(str(error))}
-        run_id = self.desk.submit(study, owner=_owner(request))
-        status = waiting_html(ahead) if ahead else working_html()
-        fresh = Turn(run_id, study, study.baseline() if compare else None)
-        return {self.turn: fresh, self.held: False, self.status: status, **self._running()}
+            return {self.ticket: "", self.status: alert_html(str(error))}
+        return {self.ticket: run_id, self.status: working_html(), **self._running()}
 
-    def watch(self, request: gr.Request, turn: Turn | None, slow: bool) -> Generator[Updates, None, None]:
-        """Yield what changes on the page while a run goes on; closing this closes the run."""
-        if turn is None:
+    async def watch(self, ticket: str) -> AsyncGenerator[Updates, None]:
+        """Yield what changes on the page while a run goes on; closing this leaves the run as it is."""
+        if not ticket:
             yield self._idle()
             return
-        yield {self.status: working_html(), self.download: gr.update(value=None, interactive=False), **self._running()}
+        yield {self.download: gr.update(value=None, interactive=False), **self._running()}
         newest, held, due = Shown(), False, 0.0
-        steps = progress(self.desk, turn, SLOW if slow else 0.0, _owner(request))
+        async for shown in progress(self.desk, ticket):
+            now = shown.frame is not None and shown.frame.held
+            heavy = now or time.monotonic() >= due
+            updates = self._drawn(shown, newest, heavy)
+            due = time.monotonic() + FIGURE_GAP if heavy else due
+            if now != held:
+                held = now
+                updates |= self._running(held)
+            newest = shown
+            if not shown.over:
+                yield updates
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                for shown in steps:
-                    if isinstance(shown, Turn):
-                        yield {self.turn: shown}
-                        continue
-                    now = shown.frame is not None and shown.frame.held
-                    heavy = now or time.monotonic() >= due
-                    updates = self._drawn(shown, newest, heavy)
-                    due = time.monotonic() + FIGURE_GAP if heavy else due
-                    if now != held:
-                        held = now
-                        updates |= self._running(held)
-                    newest = shown
-                    if not shown.over:
-                        yield updates
-                path = file_of(turn.study, newest.scenes, Path(folder)) if newest.scenes else None
+            saved: Updates = {}
+            if newest.frame is not None:
+                row = newest.frame.row
+                path = file_of(row, self.desk.study(row), newest.scenes, Path(folder))
                 saved = {self.download: gr.update(value=str(path), interactive=True)} if path else {}
-                yield self._drawn(newest, Shown()) | self._idle() | saved
-            finally:
-                steps.close()
+            yield self._drawn(newest, Shown()) | self._idle(newest) | saved
 
-    def pause(self, turn: Turn | None, held: bool) -> Updates:
-        """Hold a running run, or let a held one go on."""
-        if turn is None:
-            return {self.held: False}
-        (self.desk.resume if held else self.desk.pause)(turn.run_id)
-        return {self.held: not held, self.buttons["pause"]: _pause_label(not held)}
+    def pause(self, request: gr.Request, ticket: str) -> Updates:
+        """Hold a running run, let a held one go on, or take one up again that ended early."""
+        row = self._controlled(request, ticket)
+        if row is not None:
+            held = row.wish == "hold"
+            (self.desk.go if held else self.desk.pause)(row.id)
+            return {self.buttons["pause"]: _pause_label(not held)}
+        try:
+            fresh = self.desk.resume(ticket, self.visitors.owner(request))
+        except (KeyError, *NAMED_ERRORS) as error:
+            return {self.status: alert_html(sentence(error))}
+        return {self.ticket: fresh, self.status: working_html(), **self._running()}
 
-    def step(self, turn: Turn | None) -> Updates:
+    def step(self, request: gr.Request, ticket: str) -> Updates:
         """Take one step of the run and hold it there."""
-        if turn is None:
-            return {self.held: False}
-        self.desk.step(turn.run_id)
-        return {self.held: True, self.buttons["pause"]: _pause_label(True)}
+        row = self._controlled(request, ticket)
+        if row is None:
+            return {self.buttons["step"]: gr.update(interactive=False)}
+        self.desk.step(row.id)
+        return {self.buttons["pause"]: _pause_label(True)}
 
-    def stop(self, turn: Turn | None) -> Updates:
+    def stop(self, request: gr.Request, ticket: str) -> Updates:
         """End the run after the step it is in; what it has so far stays."""
-        if turn is not None:
-            self.desk.stop(turn.run_id)
-        return {self.held: False, self.buttons["stop"]: gr.update(interactive=False)}
+        row = self._controlled(request, ticket)
+        if row is not None:
+            self.desk.stop(ticket)
+        return {self.buttons["stop"]: gr.update(interactive=False)}
+
+    def _controlled(self, request: gr.Request, ticket: str) -> Row | None:
+        """Return the open run of a ticket, or the one beside it, where this visitor may hold and stop it."""
+        try:
+            row: Row | None = self.desk.store.row(ticket)
+        except KeyError:
+            return None
+        if row is not None and not row.open:
+            row = self.desk.beside(ticket)
+        return row if row is not None and row.open and self.visitors.may(request, row) else None
 
     def refresh(self, request: gr.Request, *values: object) -> Updates:
         """Say what a run with these knobs needs, and give the link that brings them back."""
@@ -141,20 +157,20 @@ class Page:
         """Return the update that puts every knob to what a study says."""
         return dict(zip(self.knobs, knobs(study).values(), strict=True))
 
-    def answer(self, request: gr.Request, *values: object) -> tuple[str | None, str]:
+    async def answer(self, request: gr.Request, *values: object) -> tuple[str | None, str]:
         """Run to the end and return the picture's path and the outcome, for programs."""
         try:
             study = study_of(self.study, values)
-            if self.desk.open_runs >= MOST_RUNS:
-                raise ValueError(f"{self.desk.open_runs} runs are waiting already: try again when some have ended")
+            run_id = self.desk.submit(study, self.visitors.owner(request))
         except NAMED_ERRORS as error:
             raise gr.Error(say(error), print_exception=False) from error
         newest = Shown()
-        for shown in progress(self.desk, Turn(self.desk.submit(study, owner=_owner(request)), study)):
-            newest = shown if isinstance(shown, Shown) else newest
+        async for shown in progress(self.desk, run_id):
+            newest = shown
         if newest.frame is None or not newest.frame.ended:
-            raise gr.Error("the run gave nothing: see the terminal the studio was started from", print_exception=False)
-        path = file_of(study, newest.scenes, Path(tempfile.mkdtemp(prefix="studio-")))
+            raise gr.Error(self.desk.row(run_id).error or "the run was stopped", print_exception=False)
+        row, folder = newest.frame.row, Path(tempfile.mkdtemp(prefix="studio-"))
+        path = file_of(row, study, newest.scenes, folder)
         return str(path) if path else None, newest.frame.snapshot.outcome
 
     def _drawn(self, new: Shown, old: Shown, heavy: bool = True) -> Updates:
@@ -181,18 +197,19 @@ class Page:
             self.buttons["stop"]: gr.update(interactive=True),
         }
 
-    def _idle(self) -> Updates:
+    def _idle(self, newest: Shown | None = None) -> Updates:
         off = gr.update(interactive=False)
+        frame = None if newest is None else newest.frame
+        early = frame is not None and frame.ended and frame.stopped
         return {
-            self.held: False,
             self.buttons["run"]: gr.update(interactive=True),
-            self.buttons["pause"]: gr.update(value="Pause", interactive=False),
+            self.buttons["pause"]: gr.update(value="Go on" if early else "Pause", interactive=early),
             self.buttons["step"]: off,
             self.buttons["stop"]: off,
         }
 
 
-def study_page(study: type[Study], desk: Desk) -> Page:
+def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
     """Build the page of a study inside the open Blocks, wire it, and return its parts."""
     gr.HTML(header_html(study))
     with gr.Row(elem_classes="st-page"):
@@ -215,9 +232,9 @@ def study_page(study: type[Study], desk: Desk) -> Page:
             with gr.Accordion("Cite", open=False):
                 text = "\n\n".join(bibtex(paper) for paper in study.papers)
                 gr.Textbox(text, label="BibTeX", lines=8, interactive=False, buttons=["copy"], elem_classes="st-code")
-    turn, held = gr.State(None), gr.State(False)
+    ticket = gr.Textbox("", visible="hidden", label="Run", elem_classes="st-ticket")
     page = Page(
-        study, desk, found, upload, turn, held, buttons, compare, slow,
+        study, desk, visitors, found, upload, ticket, buttons, compare, slow,
         stage, plane, members, charts, status, forecast, link, download,
     )  # fmt: skip
     _wire(page)
@@ -266,28 +283,18 @@ def _seed(control: Any, made: dict[str, Component]) -> None:
 
 def _wire(page: Page) -> None:
     knobs_in, buttons = list(page.knobs), page.buttons
-    outputs = [
-        page.turn,
-        page.held,
-        *buttons.values(),
-        page.stage,
-        page.plane,
-        page.members,
-        *page.charts,
-        page.status,
-        page.download,
-    ]
+    shown = [page.stage, page.plane, page.members, *page.charts, page.status, page.download]
+    outputs = [page.ticket, *buttons.values(), *shown]
     words = [knob.submit for knob in page.knobs if isinstance(knob, gr.Textbox)]
-    gr.on(
-        [buttons["run"].click, *words], page.begin, [page.turn, page.compare, *knobs_in], outputs, **QUIET
-    ).success(
-        page.watch, [page.turn, page.slow], outputs, concurrency_limit=1, concurrency_id="engine",
-        show_progress="hidden", trigger_mode="multiple", api_visibility="private",
+    given = [page.ticket, page.compare, page.slow, *knobs_in]
+    watching = page.ticket.change(
+        page.watch, page.ticket, outputs, concurrency_limit=None, show_progress="hidden", trigger_mode="multiple",
+        api_visibility="private", js=KEEP_ADDRESS,
     )  # fmt: skip
-    light = [page.held, buttons["pause"], buttons["stop"]]
-    buttons["pause"].click(page.pause, [page.turn, page.held], light, **QUIET)
-    buttons["step"].click(page.step, [page.turn], light, **QUIET)
-    buttons["stop"].click(page.stop, [page.turn], light, **QUIET)
+    gr.on([buttons["run"].click, *words], page.begin, given, outputs, cancels=[watching], **QUIET)
+    buttons["pause"].click(page.pause, page.ticket, outputs, **QUIET)
+    buttons["step"].click(page.step, page.ticket, list(buttons.values()), **QUIET)
+    buttons["stop"].click(page.stop, page.ticket, list(buttons.values()), **QUIET)
     turned: list[Any] = list(page.knobs)
     gr.on(
         [knob.change for knob in turned], page.refresh, knobs_in, [page.forecast, page.link],
@@ -296,7 +303,7 @@ def _wire(page: Page) -> None:
     file, text = gr.File(visible=False), gr.Textbox(visible=False)
     gr.Button(visible=False).click(
         _named(page.answer, page.study), knobs_in, [file, text],
-        api_name=page.study.name, concurrency_limit=1, concurrency_id="engine",
+        api_name=page.study.name, concurrency_limit=None,
     )  # fmt: skip
 
 
@@ -304,11 +311,11 @@ def _wrong(error: Exception) -> str:
     return f'<p class="st-needs st-wrong">{say(error)}</p>'
 
 
-def _named(answer: Callable[..., tuple[str | None, str]], study: type[Study]) -> Callable[..., tuple[str | None, str]]:
+def _named(answer: Callable[..., Awaitable[Any]], study: type[Study]) -> Callable[..., Awaitable[Any]]:
     """Return the function under the names of the knobs, which is how programs call it."""
 
-    def run(request: gr.Request, *values: object) -> tuple[str | None, str]:
-        return answer(request, *values)
+    async def run(request: gr.Request, *values: object) -> tuple[str | None, str]:
+        return await answer(request, *values)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = ["request", *(control.name for control in controls(study))]
@@ -319,10 +326,6 @@ def _named(answer: Callable[..., tuple[str | None, str]], study: type[Study]) ->
 
 def _pause_label(held: bool) -> Any:
     return gr.update(value="Resume" if held else "Pause", interactive=True)
-
-
-def _owner(request: gr.Request) -> str:
-    return request.session_hash or ""
 
 
 def _address(request: gr.Request) -> str:

@@ -1,40 +1,38 @@
 """A run as a page sees it: scenes become drawings, frames become a stream of what is new on the page."""
 
-__all__ = ["NAMED_ERRORS", "Shown", "Turn", "empty_chart", "file_of", "progress", "shown", "study_of"]
+__all__ = ["NAMED_ERRORS", "Shown", "empty_chart", "file_of", "overlaid", "progress", "sentence", "shown", "study_of"]
 
+import asyncio
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import closing
+import threading
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
 import plotly.graph_objects as go
 
-from studio import __version__
 from studio.core.controls import controls, knobs
-from studio.desk.local import Desk, Frame
+from studio.core.snapshots import Snapshot
+from studio.desk.desk import Desk, Frame
+from studio.desk.store import Row
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure, points_figure
+from studio.render.members import members_html
 from studio.render.raster import still
 from studio.scenes import Curves, Images, Members, Points, Scene
 from studio.studies.study import Study
-from studio.surfaces.members_html import members_html
-from studio.surfaces.web_html import alert_html, pictures_html, status_html, working_html
+from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
 
 S = TypeVar("S", bound=Study)
 CHART_HEIGHT = 300
-NOTHING = "It was stopped before the first step: there is nothing to keep."
 NAMED_ERRORS = (ValueError, MemoryError)
-
-
-@dataclass(frozen=True, eq=False)
-class Turn:
-    """A run handed in: its id at the desk, its study, and the plain study to run after it, if one was asked for."""
-
-    run_id: str
-    study: Study
-    after: Study | None = None
+PER_SECOND, BUDGET = 8.0, 48.0
+KEPT = 16
+# What was drawn last, by run and frame: many watchers of one run share it.
+_drawings: dict[tuple[str, int, str], "Shown"] = {}
+_drawing = threading.Lock()
+_watching: set[object] = set()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,29 +76,41 @@ def empty_chart() -> go.Figure:
     return figure.update_layout(margin={"l": 16, "r": 16, "t": 16, "b": 16}, font={"family": "system-ui, sans-serif"})
 
 
-def file_of(study: Study, scenes: tuple[Scene, ...], folder: Path) -> Path | None:
+def file_of(row: Row, study: Study, scenes: tuple[Scene, ...], folder: Path) -> Path | None:
     """Write the exact picture with its recipe into a folder and return its path; None where a study draws none."""
     pixels = still(scenes)
     if pixels is None:
         return None
     path = folder / f"{study.name}-{study.seed}.png"
-    path.write_bytes(png_bytes(pixels, recipe_of(study)))
+    path.write_bytes(png_bytes(pixels, recipe_of(row, study)))
     return path
 
 
-def recipe_of(study: Study) -> Recipe:
-    """Return the recipe of a study under this version."""
-    return Recipe(study.name, __version__, knobs(study))
+def recipe_of(row: Row, study: Study) -> Recipe:
+    """Return the recipe of a run: its study under the version that ran it."""
+    return Recipe(study.name, row.version, knobs(study))
 
 
 def shown(study: Study, frame: Frame, label: str = "") -> Shown:
-    """Return what a page shows for one frame of a run."""
+    """Return what a page shows for one frame of a run; a frame that was drawn before is not drawn again."""
+    key = (frame.row.id, frame.row.frame, label)
+    with _drawing:
+        if key not in _drawings:
+            while len(_drawings) >= KEPT:
+                _drawings.pop(next(iter(_drawings)))
+            _drawings[key] = drawn(study, frame.snapshot, recipe_of(frame.row, study), label)
+        drawing = _drawings[key]
+    return replace(drawing, status=status_html(frame, label), frame=frame, over=frame.ended)
+
+
+def drawn(study: Study, snapshot: Snapshot, recipe: Recipe, label: str = "") -> Shown:
+    """Return the drawings of one snapshot."""
     pictures, members, plane, charts = "", "", None, []
-    scenes = study.view(frame.snapshot)
+    scenes = study.view(snapshot)
     for scene in scenes:
         match scene:
             case Images():
-                pictures += pictures_html(scene, recipe_of(study), label)
+                pictures += pictures_html(scene, recipe, label)
             case Points():
                 plane = points_figure(scene)
             case Members():
@@ -109,52 +119,72 @@ def shown(study: Study, frame: Frame, label: str = "") -> Shown:
                 charts.append(curves_figure(scene).update_layout(height=CHART_HEIGHT))
             case _:
                 assert_never(scene)
-    return Shown(pictures, members, plane, tuple(charts), status_html(frame, label), frame, scenes, frame.ended)
+    return Shown(pictures, members, plane, tuple(charts), scenes=scenes)
 
 
-def progress(desk: Desk, turn: Turn, least: float = 0.0, owner: str = "") -> Generator[Shown | Turn, None, None]:
-    """Yield what the page shows, the newest at most eight times a second, through the run and the plain one after it.
+async def progress(desk: Desk, run_id: str) -> AsyncGenerator[Shown, None]:
+    """Yield what the page shows of a run, waiting or going on or ended, and then of the plain run beside it.
 
-    A `Turn` in between says that the desk works on that run from now on. An error becomes a sentence in the status
-    line. Closing this closes the run.
+    The newest, eight times a second or less often where many watch. An error becomes a sentence in the status line.
+    Closing this leaves the run as it is.
     """
-    newest = Shown()
+    newest, me = Shown(status=working_html()), object()
+    _watching.add(me)
     try:
-        for newest in _frames(desk, turn.run_id, turn.study, least):
-            yield replace(newest, over=newest.over and turn.after is None)
-        stopped = newest.frame is None or newest.frame.stopped
-        if turn.after is not None and not stopped:
-            plain = Turn(desk.submit(turn.after, owner=owner), turn.after)
-            yield plain
-            yield from _beside(desk, plain, newest, least)
-        elif not newest.over:
-            yield replace(newest, status=alert_html(NOTHING), over=True)
+        async for newest in _frames(desk, run_id):
+            yield replace(newest, over=False)
+        plain = None if newest.frame is None or newest.frame.stopped else desk.beside(run_id)
+        if plain is not None:
+            main = newest
+            async for newest in _beside(desk, plain, main):
+                yield newest
+        if newest.frame is None:
+            newest = replace(newest, status=alert_html(_nothing(desk.row(run_id))))
+        yield replace(newest, over=True)
     except Exception as error:
-        yield replace(newest, status=alert_html(_sentence(error)), over=True)
+        yield replace(newest, status=alert_html(sentence(error)), over=True)
+    finally:
+        _watching.discard(me)
 
 
-def _beside(desk: Desk, plain: Turn, main: Shown, least: float) -> Generator[Shown, None, None]:
+async def _beside(desk: Desk, plain: Row, main: Shown) -> AsyncGenerator[Shown, None]:
     """Yield the frames of the plain run, drawn beside the finished main one."""
-    yield replace(main, status=working_html("Plain baseline"), over=False)
-    ended = main
-    for frame in _frames(desk, plain.run_id, plain.study, least, "Plain baseline"):
+    study, ended = desk.study(plain), main
+    async for frame in _frames(desk, plain.id, "Plain baseline"):
+        if frame.frame is None:
+            yield replace(main, status=frame.status, over=False)
+            continue
         ended = replace(
             main,
             pictures=main.pictures + frame.pictures,
-            members=_compared(plain.study, main.scenes, frame.scenes),
-            charts=_overlaid(main.scenes, frame.scenes),
+            members=_compared(study, main.scenes, frame.scenes),
+            charts=overlaid(main.scenes, frame.scenes),
             status=frame.status if not frame.over else status_html(main.frame) if main.frame else frame.status,
-            over=frame.over,
+            over=False,
         )
         yield ended
-    if not ended.over:
-        yield replace(ended, status=status_html(main.frame) if main.frame else ended.status, over=True)
+    yield replace(ended, status=status_html(main.frame) if main.frame else ended.status)
 
 
-def _frames(desk: Desk, run_id: str, study: Study, least: float, label: str = "") -> Generator[Shown, None, None]:
-    with closing(desk.watch(run_id, least=least)) as frames:
-        for frame in frames:
-            yield shown(study, frame, label)
+async def _frames(desk: Desk, run_id: str, label: str = "") -> AsyncGenerator[Shown, None]:
+    """Yield drawings of a run as they come; before the first, how long the wait may be."""
+    study, newest, told = desk.study(desk.row(run_id)), None, ""
+    async for frame in desk.follow(run_id, min(PER_SECOND, BUDGET / len(_watching))):
+        if frame is not None:
+            newest = await asyncio.to_thread(shown, study, frame, label)
+            yield newest
+        elif newest is None:
+            waits = desk.row(run_id).state == "queued"
+            status = waiting_html(*desk.place(run_id)) if waits else working_html(label)
+            if status != told:
+                told = status
+                yield Shown(status=status)
+
+
+def _nothing(row: Row) -> str:
+    if row.state == "interrupted":
+        return "It was interrupted before its first step: press Run again."
+    return row.error or "It was stopped before the first step: there is nothing to keep."
 
 
 def _compared(study: Study, main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> str:
@@ -163,24 +193,28 @@ def _compared(study: Study, main: tuple[Scene, ...], plain: tuple[Scene, ...]) -
     return "" if own is None else members_html(own, study.name, other)
 
 
-def _overlaid(main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> tuple[go.Figure, ...]:
-    """Return the charts of the main run with the plain run's lines dashed on the same axes."""
-    others = [scene for scene in plain if isinstance(scene, Curves)]
+def overlaid(main: tuple[Scene, ...], other: tuple[Scene, ...], word: str = "plain") -> tuple[go.Figure, ...]:
+    """Return the charts of a run with another run's lines, dashed and named with a word, on the same axes.
+
+    Charts that only the other run has follow at the end.
+    """
+    others = {scene.title: scene for scene in other if isinstance(scene, Curves)}
     figures = []
-    for index, scene in enumerate(scene for scene in main if isinstance(scene, Curves)):
-        extra = others[index].series if index < len(others) else ()
-        named = tuple(replace(series, name=f"{series.name}, plain") for series in extra)
+    for scene in (scene for scene in main if isinstance(scene, Curves)):
+        twin = others.pop(scene.title, None)
+        named = tuple(replace(series, name=f"{series.name}, {word}") for series in twin.series) if twin else ()
         figure = curves_figure(replace(scene, series=scene.series + named)).update_layout(height=CHART_HEIGHT)
         figure.update_traces(line_dash="solid")
         for series in named:
             figure.update_traces(line_dash="dash", selector={"name": series.name})
         figures.append(figure)
-    return tuple(figures)
+    return (*figures, *(curves_figure(scene).update_layout(height=CHART_HEIGHT) for scene in others.values()))
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Return what a page says of an error; one of ours is logged and shown without its details."""
     if isinstance(error, KeyError):
-        return "This run has ended already: press Run again."
+        return "This run is not in this studio's store: it may have been deleted."
     if isinstance(error, MemoryError):
         return "There is not enough memory for this run: choose fewer points, copies or members."
     if isinstance(error, NAMED_ERRORS):

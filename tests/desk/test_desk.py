@@ -14,8 +14,9 @@ from desk.counting import Counting
 
 from studio.core.runs import last
 from studio.desk.desk import Desk
-from studio.desk.store import Store, StoreError
-from studio.desk.worker import alive
+from studio.desk.policy import Policy, policy_from
+from studio.desk.store import Order, Store, StoreError
+from studio.desk.tending import alive
 from studio.files.frames import snapshot_bytes
 
 
@@ -41,6 +42,10 @@ def wait(ready, seconds=40.0):
     while not ready():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def order(study="counting", owner="", **knobs):
+    return Order(study=study, knobs=knobs, version="1", owner=owner)
 
 
 def worker(folder):
@@ -116,7 +121,7 @@ def test_a_killed_worker_loses_nothing_and_its_run_goes_on(desk, folder):
 
 
 def test_failures_are_sentences(desk):
-    for fails, words in (("sentence", "take fewer steps"), ("crash", "RuntimeError.*worker-0.log")):
+    for fails, words in (("sentence", "take fewer steps"), ("crash", "RuntimeError.*log of the worker")):
         run_id = desk.submit(Counting(steps=4, fails=fails))
         with pytest.raises(ValueError, match=words):
             list(desk.watch(run_id))
@@ -142,19 +147,19 @@ def test_a_study_the_worker_cannot_find_is_refused(folder):
 
 def test_the_queue_is_bounded_and_waiting_runs_can_be_stopped(tmp_path):
     store = Store(tmp_path)
-    ids = [store.add("counting", {}, "1", most=64) for _ in range(64)]
+    ids = [store.add(order()) for _ in range(64)]
     for _ in range(3):
         with pytest.raises(StoreError, match="64 runs are waiting"):
-            store.add("counting", {}, "1", most=64)
+            store.add(order())
     store.wish(ids[0], "stop")
     assert store.row(ids[0]).state == "stopped" and store.ahead(store.row(ids[5])) == 4
-    store.add("counting", {}, "1", most=64)
+    store.add(order())
 
 
 def test_search_and_delete(tmp_path):
     store = Store(tmp_path)
-    red = store.add("fusedream", {"prompt": "100% a red_fox"}, "1")
-    blue = store.add("landscapes", {"loss": "ring"}, "1")
+    red = store.add(order("fusedream", prompt="100% a red_fox"))
+    blue = store.add(order("landscapes", loss="ring"))
     assert [row.id for row in store.search()] == [blue, red]
     assert [row.id for row in store.search("red_fox 100%")] == [red] and not store.search("redXfox")
     assert [row.id for row in store.search(study="landscapes")] == [blue]
@@ -188,7 +193,7 @@ def test_a_store_that_cannot_be_is_a_sentence(tmp_path):
 
 def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    run_id = store.add("counting", {}, "1")
+    run_id = store.add(order())
     store.keep(run_id, b"before")
 
     def full(*_):
@@ -198,3 +203,79 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="free some space"):
         store.keep(run_id, b"after")
     assert store.frame(run_id) == b"before" and len(store.files(run_id)) == 1
+
+
+def test_one_visitor_cannot_fill_the_queue(tmp_path):
+    store = Store(tmp_path)
+    for _ in range(3):
+        store.add(order(owner="one"), each=3)
+    with pytest.raises(StoreError, match="3 runs of yours"):
+        store.add(order(owner="one"), each=3)
+    store.add(order(owner="two"), each=3)
+
+
+def test_a_policy_caps_knobs_and_time(folder):
+    strict = policy_from(["steps=50", "minutes=0.005", "waiting=2"], Policy())
+    assert strict.waiting == 2
+    desk = Desk((Counting,), folder, policy=strict)
+    with pytest.raises(ValueError, match="steps is at most 50"):
+        desk.submit(Counting(steps=51))
+    end = list(desk.watch(desk.submit(Counting(steps=50, nap=0.05))))[-1]
+    assert end.stopped and 0 < end.snapshot.step < 50 and "the limit of this studio" in end.row.error
+    for wrong in ("steps", "steps=x", "minutes=0", "steps=-3"):
+        with pytest.raises(ValueError, match="--limit"):
+            policy_from([wrong], Policy())
+
+
+def test_a_run_can_be_repeated_to_the_byte_however_it_ended(desk):
+    whole = desk.submit(Counting(steps=40))
+    list(desk.watch(whole))
+    cut = desk.submit(Counting(steps=4000, nap=0.005))
+    wait(lambda: desk.store.row(cut).step > 3)
+    desk.stop(cut)
+    list(desk.watch(cut))
+    on = desk.submit(Counting(steps=60), parent=whole)
+    list(desk.watch(on))
+    for first in (whole, cut, on):
+        second = desk.again(first)
+        list(desk.watch(second))
+        one, two = desk.store.row(first), desk.store.row(second)
+        assert one.digest and one.digest == two.digest and one.step == two.step
+
+
+def test_the_one_beside_stops_with_it(desk):
+    main = desk.submit(Counting(steps=5000, nap=0.005))
+    plain = desk.submit(Counting(steps=5000, nap=0.005, seed=8), beside=main)
+    wait(lambda: desk.store.row(main).step > 2)
+    desk.stop(main)
+    wait(lambda: desk.store.row(main).state == desk.store.row(plain).state == "stopped")
+
+
+def test_a_film_is_kept_on_the_way(desk):
+    run_id = desk.submit(Counting(steps=200, nap=0.01))
+    list(desk.watch(run_id))
+    film = desk.film(desk.store.row(run_id))
+    steps = [snapshot.step for snapshot in film]
+    assert 10 < len(film) <= 60 and steps == sorted(set(steps)) and steps[0] == 0 and steps[-1] == 200
+
+
+def test_closing_the_desk_interrupts_what_it_handed_in(folder):
+    one, other = Desk((Counting,), folder), Desk((Counting,), folder)
+    kept = other.submit(Counting(steps=300, nap=0.01))
+    mine, queued = one.submit(Counting(steps=300, nap=0.01)), one.submit(Counting())
+    wait(lambda: one.store.row(kept).step > 2)
+    one.close()
+    wait(lambda: one.store.row(mine).state == one.store.row(queued).state == "interrupted")
+    assert one.store.row(kept).open
+    other.close()
+    wait(lambda: other.store.row(kept).state == "interrupted")
+    assert list(one.watch(one.resume(kept)))[-1].snapshot.step == 300
+
+
+def test_a_study_of_a_notebook_runs_inside(folder):
+    class Hidden(Counting):
+        pass
+
+    desk = Desk((Hidden,), folder, workers=0)
+    end = list(desk.watch(desk.submit(Hidden(steps=30))))[-1]
+    assert end.snapshot.step == 30 and desk.store.row(end.row.id).state == "done"

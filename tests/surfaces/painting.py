@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 
 from studio.core.controls import Choice, Knob, Range, Words
+from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
 from studio.scenes import Curves, Images, Series
 from studio.studies.study import Study
@@ -16,7 +18,7 @@ from studio.studies.study import Study
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stroke(Snapshot):
-    pixels: np.ndarray
+    pixels: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,6 @@ class Painting(Study):
     title: ClassVar[str] = "Painting"
     summary: ClassVar[str] = "Noise in the colour of a prompt."
     papers: ClassVar = ()
-    closed: ClassVar[list] = []
 
     prompt: Annotated[str, Words(200, ("a red fox", "a blue cup")), Knob("Prompt", "what to paint")] = "a red fox"
     steps: Annotated[int, Range(1, 1000), Knob("Steps")] = 5
@@ -33,25 +34,22 @@ class Painting(Study):
     style: Annotated[str, Choice("noise", "flat", "plain"), Knob("Style")] = "noise"
     bright: Annotated[bool, Knob("Bright")] = False
 
-    def run(self, start=None):
-        generator = np.random.default_rng([self.seed, len(self.prompt)])
-        try:
-            for step in range(self.steps + 1):
-                if self.prompt == "break":
-                    raise RuntimeError("/secret/path <b>broke</b>")
-                if self.prompt == "weights":
-                    raise ValueError("no weights here: <put> them in a folder")
-                time.sleep(0.002)
-                pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-                end = f"painted {self.prompt}" if step == self.steps else ""
-                yield Stroke(step=step, total=self.steps, phase="paint", outcome=end, pixels=pixels)
-        finally:
-            self.closed.append(self.seed)
+    def run(self, start: Stroke | None = None) -> Run[Stroke]:
+        for step in range(0 if start is None else start.step, self.steps + 1):
+            if self.prompt == "break":
+                raise RuntimeError("/secret/path <b>broke</b>")
+            if self.prompt == "weights":
+                raise ValueError("no weights here: <put> them in a folder")
+            time.sleep(0.002)
+            generator = np.random.default_rng([self.seed, len(self.prompt), step])
+            pixels = torch.from_numpy(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+            end = f"painted {self.prompt}" if step == self.steps else ""
+            yield Stroke(step=step, total=self.steps, phase="paint", outcome=end, pixels=pixels)
 
     def view(self, snapshot):
         x = np.arange(snapshot.step + 1, dtype=float)
         curve = Curves("Score", "step", "score", (Series("score", x, np.sqrt(x)),))
-        return Images(snapshot.pixels[None], (self.prompt,)), curve
+        return Images(snapshot.pixels[None].numpy(), (self.prompt,)), curve
 
     def forecast(self):
         return f"{self.steps} strokes of {self.prompt[:40]}."

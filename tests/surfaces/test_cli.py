@@ -38,7 +38,12 @@ def test_curves_as_csv(tmp_path):
     ("arguments", "words"),
     [
         ([*QUICK, "--points", "0"], "points must be between"),
-        ([*QUICK, "--out", "a.gif"], "must end in .png or .csv"),
+        ([*QUICK, "--out", "a.txt"], "must end in .png, .gif"),
+        (["replay", "nothing"], "no run begins with 'nothing'"),
+        (["stop", "../../etc"], "no run begins with"),
+        (["open", "--limit", "steps"], "NAME=NUMBER"),
+        (["open", "--auth", "name"], "NAME:PASSWORD"),
+        (["open", "--host", "0.0.0.0"], "--exposed"),
         ([*QUICK, "--out", "nowhere/a.png"], "a folder that is not there"),
         (["weights", "verify", "nothing"], "nothing"),
     ],
@@ -81,3 +86,25 @@ def test_ctrl_c_keeps_the_best_and_leaves_no_traceback(tmp_path):
     assert process.returncode == 130
     assert png_recipe(out.read_bytes()).study == "landscapes"
     assert b"best so far kept" in said
+
+
+def test_a_run_is_kept_listed_replayed_exported_and_deleted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*QUICK, "--seed", "77"]) == 0
+    assert main(["runs", "landscapes", "77"]) == 0
+    run = capsys.readouterr().out.splitlines()[-1].split()[0]
+    assert main(["replay", run]) == 0 and "the bytes agree at step 5" in capsys.readouterr().out
+    for kind in ("csv", "html", "py", "glb"):
+        assert main(["export", run, "--to", kind, "--out", f"a.{kind}"]) == 0
+    assert main(["export", run]) == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".html", ".py", ".glb", ".png"}
+    assert main(["export", run, "--to", "sdf"]) == 1 and "molecules" in capsys.readouterr().err
+    assert main(["resume", run]) == 1 and "reached its end" in capsys.readouterr().err
+    assert main(["delete", run]) == 0 and main(["watch", run]) == 1
+
+
+def test_a_run_handed_in_apart_is_watched_stopped_and_gone_on_with(capsys):
+    assert main(["run", "landscapes", "--steps", "2000", "--points", "200", "--detach"]) == 0
+    run = capsys.readouterr().out.split()[-1]
+    assert main(["stop", run]) == 0 and "what it found is kept" in capsys.readouterr().out
+    assert main(["delete", run]) == 0

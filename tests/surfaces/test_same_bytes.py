@@ -1,5 +1,6 @@
 """One seed gives one picture, byte for byte, in the page, the panel and the terminal."""
 
+import asyncio
 import dataclasses
 import gc
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 
 from studio.catalog import CATALOG
 from studio.core.controls import knobs
-from studio.desk.local import Desk
+from studio.desk.desk import Desk
 from studio.surfaces.cli import main
 from studio.surfaces.panel import Panel
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_page import study_page
+from studio.surfaces.web_visitor import Visitors
 
 REQUEST = SimpleNamespace(session_hash="tab", headers={"host": "127.0.0.1:7860"})
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -39,6 +41,6 @@ def test_every_surface_gives_the_same_bytes(study, tmp_path):
     panel = Panel(chosen)
     panel.run()
     with gr.Blocks():
-        page = study_page(study, Desk())
-    path, _ = page.answer(REQUEST, *knobs(chosen).values())
+        page = study_page(study, Desk(CATALOG), Visitors())
+    path, _ = asyncio.run(page.answer(REQUEST, *knobs(chosen).values()))
     assert out.read_bytes() == panel.save() == Path(path).read_bytes()

@@ -1,8 +1,9 @@
 """The page without a browser: it builds, is restored by links and pictures, streams, frees its runs, escapes."""
 
+import asyncio
 import gc
 import re
-import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from studio import __version__
 from studio.catalog import CATALOG
 from studio.core.controls import clamp, controls, knobs
 from studio.core.runs import record
-from studio.desk.local import Desk
+from studio.desk.desk import Desk
+from studio.desk.policy import Policy
 from studio.files.archive import Recipe, png_bytes, png_recipe
 from studio.render.raster import still
 from studio.studies.landscapes import Landscapes
@@ -25,16 +27,18 @@ from studio.surfaces import web
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_page import study_page
 from studio.surfaces.web_run import file_of
+from studio.surfaces.web_visitor import Visitors
 
 # Gradio leaves event loops to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 REQUEST = SimpleNamespace(session_hash="tab", headers={"host": "127.0.0.1:7860"})
+STUDIES = (*CATALOG, Painting, Counting)
 HARMLESS = {"div", "figure", "img", "figcaption", "span", "strong", "p", "i", "h4"}
 
 
-def page_of(study):
+def page_of(study, **settings):
     with gr.Blocks():
-        return study_page(study, Desk())
+        return study_page(study, Desk(STUDIES, **settings), Visitors())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +50,12 @@ def collected():
 @pytest.fixture(scope="module")
 def painting():
     return page_of(Painting)
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """Return a page whose runs wait for ever, as nobody works on them."""
+    return page_of(Painting, folder=tmp_path, workers=1, policy=Policy(waiting=3))
 
 
 class Marks(HTMLParser):
@@ -69,9 +79,20 @@ def html_in(page, updates):
             yield value
 
 
+def begun(page, study, compare=False, request=REQUEST):
+    return page.begin(request, "", compare, False, *knobs(study).values())
+
+
+def watched(page, ticket):
+    async def all_of_it():
+        return [updates async for updates in page.watch(ticket)]
+
+    return asyncio.run(all_of_it())
+
+
 def ran(page, study, compare=False):
-    begun = page.begin(REQUEST, None, compare, *knobs(study).values())
-    return [begun, *page.watch(REQUEST, begun[page.turn], False)]
+    first = begun(page, study, compare)
+    return [first, *watched(page, first[page.ticket])]
 
 
 def shown(page, part, updates):
@@ -82,7 +103,7 @@ def shown(page, part, updates):
 def test_every_study_gets_a_page_and_a_named_endpoint():
     config = web.gallery((*CATALOG, Painting)).get_config_file()
     public = {d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"}
-    assert public == {study.name for study in (*CATALOG, Painting)}
+    assert public == {study.name for study in (*CATALOG, Painting)} | {"submit", "status", "stop"}
 
 
 def test_knobs_follow_the_controls(painting):
@@ -98,8 +119,8 @@ def test_a_run_ends_with_picture_chart_and_file(painting, tmp_path, monkeypatch)
     study = Painting(steps=4, seed=11)
     kept = {}
 
-    def keep(study, scenes, folder, real=file_of):
-        path = real(study, scenes, folder)
+    def keep(row, study, scenes, folder, real=file_of):
+        path = real(row, study, scenes, folder)
         kept["bytes"] = path.read_bytes()
         return path
 
@@ -120,44 +141,84 @@ def test_the_plain_baseline_is_drawn_dashed_beside(painting):
     assert "painted" in shown(painting, painting.status, updates)[-1]
 
 
-def test_stop_keeps_the_best_so_far(painting):
-    begun = painting.begin(REQUEST, None, False, *knobs(Painting(steps=1000)).values())
-    threading.Timer(0.3, painting.stop, [begun[painting.turn]]).start()
-    updates = list(painting.watch(REQUEST, begun[painting.turn], False))
+def test_stop_keeps_the_best_so_far_and_it_can_go_on(painting):
+    ticket = begun(painting, Painting(steps=1000))[painting.ticket]
+    until(lambda: painting.desk.store.row(ticket).step > 5)
+    painting.stop(REQUEST, ticket)
+    updates = watched(painting, ticket)
     assert "Stopped" in shown(painting, painting.status, updates)[-1]
     assert updates[-1][painting.download]["interactive"] and updates[-1][painting.buttons["run"]]["interactive"]
+    assert updates[-1][painting.buttons["pause"]] == {"value": "Go on", "interactive": True, "__type__": "update"}
+    again = painting.pause(REQUEST, ticket)[painting.ticket]
+    until(lambda: painting.desk.store.row(again).step > painting.desk.store.row(ticket).step)
+    painting.stop(REQUEST, again)
 
 
-def test_closing_the_stream_and_leaving_the_page_free_the_run(painting):
-    for close in (lambda frames: frames.close(), lambda frames: (painting.desk.leave("tab"), list(frames))):
-        begun = painting.begin(REQUEST, None, False, *knobs(Painting(steps=1000, seed=99)).values())
-        frames = painting.watch(REQUEST, begun[painting.turn], False)
-        next(frames), next(frames)
-        Painting.closed.clear()
-        close(frames)
-        assert Painting.closed == [99] and painting.desk.open_runs == 0
+def until(ready, seconds=60):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
 
 
-def test_leaving_before_the_turn_comes_forgets_the_run(painting):
-    painting.begin(REQUEST, None, False, *knobs(Painting()).values())
-    assert painting.desk.open_runs == 1
-    painting.desk.leave("somebody else")
-    assert painting.desk.open_runs == 1
-    painting.desk.leave("tab")
-    assert painting.desk.open_runs == 0
+def test_closing_the_stream_leaves_the_run_and_others_join(painting):
+    ticket = begun(painting, Painting(steps=300, seed=99))[painting.ticket]
+
+    async def left():
+        stream = painting.watch(ticket)
+        await anext(stream), await anext(stream)
+        await stream.aclose()
+
+    asyncio.run(left())
+    updates = watched(painting, ticket)
+    assert "painted" in shown(painting, painting.status, updates)[-1]
+    assert painting.desk.store.row(ticket).state == "done"
 
 
-def test_too_many_runs_get_a_sentence(painting):
-    values = knobs(Painting()).values()
-    replies = [painting.begin(REQUEST, None, False, *values) for _ in range(9)]
-    assert "waiting already" in replies[-1][painting.status] and replies[-1][painting.turn] is None
-    painting.desk.leave("tab")
+def test_a_link_to_a_run_brings_its_knobs_and_watches_it(painting):
+    study = Painting(steps=6, prompt="a blue cup")
+    ticket = begun(painting, study)[painting.ticket]
+    updates = web.link_updates([painting], None, {"run": ticket, "steps": "9"})
+    assert updates[painting.ticket] == ticket
+    assert [updates[knob] for knob in painting.knobs] == list(knobs(study).values())
+    watched(painting, ticket)
+
+
+@pytest.mark.parametrize("run", ["", "x", "../../etc/passwd", "a" * 32, "<script>"])
+def test_a_link_to_no_run_says_so(painting, monkeypatch, run):
+    said = []
+    monkeypatch.setattr(gr, "Warning", lambda *_, title: said.append(title))
+    updates = web.link_updates([painting], None, {"run": run})
+    assert said == ["This run is not here"] and painting.ticket not in updates
+
+
+def test_a_full_queue_gets_a_sentence(waiting, monkeypatch):
+    monkeypatch.setattr("studio.desk.desk.tend", lambda *_: None)
+    replies = [begun(waiting, Painting()) for _ in range(5)]
+    assert "waiting already" in replies[-1][waiting.status] and not replies[-1][waiting.ticket]
+    waiting.stop(REQUEST, replies[0][waiting.ticket])
+    assert begun(waiting, Painting())[waiting.ticket]
+
+
+def test_where_others_come_each_rules_over_own_runs_only(waiting, monkeypatch):
+    monkeypatch.setattr("studio.desk.desk.tend", lambda *_: None)
+    apart = Visitors(apart=True)
+    mine, theirs = (
+        SimpleNamespace(session_hash="s", headers={"cookie": f"a=b; studio-visitor={name}"}) for name in ("me", "you")
+    )
+    row = waiting.desk.store.row(begun(waiting, Painting(), request=mine)[waiting.ticket])
+    assert row.owner == "page me" and apart.may(mine, row) and not apart.may(theirs, row)
+    assert Visitors().may(theirs, row)
+    named = SimpleNamespace(session_hash="s", headers={}, username="ada")
+    assert apart.owner(named) == "user ada" and apart.seen(named) == "user ada" and Visitors().seen(named) is None
+    strange = SimpleNamespace(session_hash="s", headers={"cookie": "studio-visitor=" + "x" * 5000 + "; =;;\x00"})
+    assert len(apart.owner(strange)) < 100
 
 
 def test_errors_are_sentences_without_inner_detail(painting):
-    refused = painting.begin(REQUEST, None, False, *{**knobs(Painting()), "steps": 5000}.values())
+    refused = painting.begin(REQUEST, "", False, False, *{**knobs(Painting()), "steps": 5000}.values())
     assert "steps must be between 1 and 1000" in refused[painting.status]
-    empty = painting.begin(REQUEST, None, False, *{**knobs(Painting()), "seed": None}.values())
+    empty = painting.begin(REQUEST, "", False, False, *{**knobs(Painting()), "seed": None}.values())
     assert "Seed is empty" in empty[painting.status]
     status = shown(painting, painting.status, ran(painting, Painting(prompt="weights")))[-1]
     assert "no weights here: &lt;put&gt;" in status
@@ -169,8 +230,8 @@ def test_two_hundred_odd_prompts_stay_text(painting):
     assert len(ODD_PROMPTS) >= 200
     for prompt in ODD_PROMPTS:
         values = {**knobs(Painting(steps=1)), "prompt": prompt}.values()
-        updates = [painting.refresh(REQUEST, *values), painting.begin(REQUEST, None, False, *values)]
-        updates += painting.watch(REQUEST, updates[1][painting.turn], False)
+        updates = [painting.refresh(REQUEST, *values), painting.begin(REQUEST, "", False, False, *values)]
+        updates += watched(painting, updates[1][painting.ticket])
         texts = [text for update in updates for text in html_in(painting, update)]
         assert texts
         for text in texts:
@@ -220,7 +281,7 @@ def test_a_hostile_link_is_tamed(painting):
 def test_a_dropped_picture_brings_every_knob_back(painting, tmp_path, monkeypatch):
     monkeypatch.setattr(gr, "Info", lambda *_, **__: None)
     study = Painting(prompt="<i>a fox</i>", steps=33, seed=5, rate=0.5, bright=True)
-    pixels = next(study.run()).pixels
+    pixels = next(study.run()).pixels.numpy()
     path = tmp_path / "fox.png"
     path.write_bytes(png_bytes(pixels, Recipe("painting", "0", knobs(study))))
     restored = web.drop_updates([painting], None, painting, str(path))
@@ -231,7 +292,7 @@ def test_a_dropped_picture_brings_every_knob_back(painting, tmp_path, monkeypatc
 def test_a_picture_without_a_recipe_warns_and_changes_nothing(painting, tmp_path, monkeypatch, case):
     said = []
     monkeypatch.setattr(gr, "Warning", lambda text, **_: said.append(text))
-    pixels, path = next(Painting().run()).pixels, tmp_path / "x.png"
+    pixels, path = next(Painting().run()).pixels.numpy(), tmp_path / "x.png"
     recipe = Recipe("<img src=x onerror=alert(1)>", "0", {})
     if case != "gone":
         path.write_bytes({"no recipe": png_bytes(pixels), "not a png": b"GIF89a"}.get(case, png_bytes(pixels, recipe)))
@@ -242,17 +303,23 @@ def test_a_picture_without_a_recipe_warns_and_changes_nothing(painting, tmp_path
 
 def test_programs_get_the_same_picture(painting):
     study = Painting(steps=2, seed=3)
-    path, outcome = painting.answer(REQUEST, *knobs(study).values())
+    path, outcome = asyncio.run(painting.answer(REQUEST, *knobs(study).values()))
     assert png_recipe(Path(path).read_bytes()).knobs == knobs(study) and outcome == "painted a red fox"
     Path(path).unlink()
     Path(path).parent.rmdir()
     with pytest.raises(gr.Error, match="steps must be"):
-        painting.answer(REQUEST, *{**knobs(study), "steps": 0}.values())
+        asyncio.run(painting.answer(REQUEST, *{**knobs(study), "steps": 0}.values()))
 
 
-def test_only_this_machine_is_served():
+def test_another_address_needs_a_password_or_a_word():
     with pytest.raises(ValueError, match="SSH tunnel"):
-        web.open_server(gr.Blocks(), host="0.0.0.0")
+        web.open_server(gr.Blocks(), web.Launch(host="0.0.0.0"))
+    open_to_all = web.Launch(host="0.0.0.0", exposed=True)
+    open_to_all.check()
+    assert "EVERYBODY" in open_to_all.warning("x") and "password" in web.Launch(host="h", auth=(("a", "b"),)).warning(
+        ""
+    )
+    assert web.Launch().warning("") == ""
 
 
 def test_the_style_sheet_names_no_other_host():

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from studio.render.members import members_html
 from studio.scenes import Members
-from studio.surfaces.members_html import members_html
 
 
 def members(losses, distances, log=False, captions=None, pixels=None):

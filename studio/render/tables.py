@@ -1,0 +1,43 @@
+"""Charts into a table: every point of every curve, and every member, as a line of CSV."""
+
+__all__ = ["csv_text"]
+
+import csv
+import io
+from collections.abc import Sequence
+
+from studio.scenes import Curves, Members, Scene
+
+HEADER = ("curve", "series", "x", "y")
+FORMULA = ("=", "+", "-", "@", "\t")
+
+
+def csv_text(scenes: Sequence[Scene]) -> str:
+    """Return the curves and the members among the scenes as CSV, the members' losses as x, their distances as y.
+
+    A title that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(HEADER)
+    for scene in scenes:
+        if isinstance(scene, Curves):
+            for series in scene.series:
+                pairs = zip(series.x, series.y, strict=True)
+                table.writerows((_words(scene.title), _words(series.name), _number(x), _number(y)) for x, y in pairs)
+        if isinstance(scene, Members):
+            pairs = zip(scene.losses, scene.distances, strict=True)
+            table.writerows(
+                (_words(scene.title), f"member {index}", _number(x), _number(y))
+                for index, (x, y) in enumerate(pairs, start=1)
+            )
+    return buffer.getvalue()
+
+
+def _words(text: str) -> str:
+    text = text.replace("\r", " ")  # which the csv module leaves bare, and readers take for the end of a line
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}"

@@ -1,0 +1,238 @@
+"""The gallery of past runs: find one by its words, look again, put two side by side, keep, repeat or delete."""
+
+__all__ = ["runs_page"]
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.core.controls import knobs
+from studio.desk.desk import Desk
+from studio.desk.exports import FORMATS, export, file_name, formats
+from studio.desk.store import Row
+from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_html import alert_html, say
+from studio.surfaces.web_run import NAMED_ERRORS, Shown, drawn, overlaid, recipe_of, sentence
+from studio.surfaces.web_runs_html import cards_html, chosen_html, differences_html, empty_html
+from studio.surfaces.web_visitor import Visitors
+
+MOST = 60
+CHARTS = 2
+LOOK = 3.0
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# A card is a button: the first choice stands left, the second right; choosing one again lets it go.
+CHOOSE = """
+let chosen = [];
+const mark = () => element.querySelectorAll('[data-run]').forEach(card => {
+  card.setAttribute('aria-pressed', chosen.includes(card.dataset.run));
+  card.dataset.place = chosen.indexOf(card.dataset.run) + 1;
+});
+element.addEventListener('click', event => {
+  const card = event.target.closest('[data-run]');
+  if (!card) return;
+  const id = card.dataset.run;
+  chosen = chosen.includes(id) ? chosen.filter(other => other !== id) : [...chosen, id].slice(-2);
+  mark();
+  trigger('select', {chosen: chosen.join(' ')});
+});
+watch('value', mark);
+mark();
+"""
+SURE = "ids => window.confirm('Delete the chosen runs and their files?') ? ids : ''"
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What is shown of one chosen run."""
+
+    about: gr.HTML
+    stage: gr.HTML
+    plane: gr.Plot
+    members: gr.HTML
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """The parts of the tab and what they do; `ids` holds the chosen runs, at most two, a space between them."""
+
+    desk: Desk
+    visitors: Visitors
+    words: gr.Textbox
+    study: gr.Dropdown
+    cards: gr.HTML
+    seen: gr.State
+    ids: gr.Textbox
+    detail: gr.Column
+    sides: tuple[Side, Side]
+    differences: gr.HTML
+    charts: tuple[gr.Plot, ...]
+    said: gr.HTML
+    kind: gr.Dropdown
+    file: gr.DownloadButton
+
+    async def find(self, request: gr.Request, words: str, study: str, before: str) -> Updates:
+        """Return the cards of the runs that hold the words; what has not changed is not sent again."""
+        try:
+            name = next((kind.name for kind in self.desk.studies if kind.title == study), "")
+            rows = self.desk.store.search(words or "", name, self.visitors.seen(request), MOST)
+            now = repr([(row.id, row.state, row.frame) for row in rows] or [bool(words or name)])
+            if now == before:
+                return {self.cards: gr.skip(), self.seen: now}
+            html = await asyncio.to_thread(cards_html, self.desk, rows) if rows else empty_html(bool(words or name))
+        except NAMED_ERRORS as error:
+            return {self.cards: alert_html(sentence(error)), self.seen: ""}
+        return {self.cards: html, self.seen: now}
+
+    async def choose(self, ids: str) -> Updates:
+        """Show the chosen runs, two of them side by side on the same axes."""
+        rows = self._rows(ids)
+        if not rows:
+            return {self.detail: gr.update(visible=False), self.ids: ""}
+        looks, updates = [], {self.detail: gr.update(visible=True), self.said: "", self.ids: ids}
+        for side, row in zip(self.sides, [*rows, None], strict=False):
+            if row is None:
+                updates |= {part: gr.update(visible=False) for part in vars(side).values()}
+                continue
+            look = await asyncio.to_thread(self._look, row)
+            looks.append(look)
+            updates |= {
+                side.about: gr.update(value=chosen_html(row, self.desk.kind(row.study)), visible=True),
+                side.stage: gr.update(value=look.pictures, visible=bool(look.pictures)),
+                side.plane: gr.update(value=look.plane, visible=look.plane is not None),
+                side.members: gr.update(value=look.members, visible=bool(look.members)),
+            }
+        both = len(rows) == 2
+        table = differences_html(*(knobs(self.desk.study(row)) for row in rows)) if both else ""
+        updates[self.differences] = gr.update(value=table, visible=both)
+        figures = overlaid(looks[0].scenes, looks[1].scenes, "right") if both else looks[0].charts
+        for index, plot in enumerate(self.charts):
+            there = index < len(figures)
+            updates[plot] = gr.update(value=figures[index] if there else None, visible=there)
+        allowed = await asyncio.to_thread(self._formats, rows[0])
+        updates[self.kind] = gr.update(choices=list(allowed), value=allowed[0])
+        return updates | await self.make(ids, allowed[0])
+
+    async def make(self, ids: str, kind: str) -> Updates:
+        """Make the file of the first chosen run in a format, ready to be saved."""
+        rows = self._rows(ids)
+        if not rows:
+            return {self.file: gr.update(interactive=False)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file_name(rows[0], kind if kind in FORMATS else FORMATS[0])
+            try:
+                path.write_bytes(await asyncio.to_thread(export, self.desk, rows[0], kind))
+            except NAMED_ERRORS as error:
+                return {self.file: gr.update(value=None, interactive=False), self.said: alert_html(str(error))}
+            # Gradio copies the file while the folder still stands.
+            value = gr.DownloadButton(f"Save as {kind.upper()}", value=str(path), interactive=True)
+            return {self.file: value, self.said: ""}
+
+    async def repeat(self, request: gr.Request, ids: str) -> AsyncGenerator[str, None]:
+        """Hand the first chosen run in again and say, at its end, whether its bytes came out the same."""
+        for row in self._rows(ids)[:1]:
+            try:
+                fresh = self.desk.again(row.id, self.visitors.owner(request))
+                async for frame in self.desk.follow(fresh, 1.0):
+                    step = f"step {frame.snapshot.step:,} of {frame.snapshot.total:,}" if frame else "waiting"
+                    yield _note(f"Repeating it: {step}")
+                agree, words = self.desk.verdict(row.id, fresh)
+                yield _note(f"{'✓' if agree else '✗'} Repeated: {words}.")
+            except NAMED_ERRORS as error:
+                yield alert_html(sentence(error))
+
+    def delete(self, request: gr.Request, ids: str) -> Updates:
+        """Delete the chosen runs that have ended and are this visitor's to delete."""
+        said = ""
+        for row in self._rows(ids):
+            try:
+                if not self.visitors.may(request, row):
+                    raise ValueError("this run is somebody else's")
+                self.desk.store.delete(row.id)
+            except NAMED_ERRORS as error:
+                said += alert_html(sentence(error))
+        left = self._rows(ids)
+        return {self.said: said, self.detail: gr.update(visible=bool(left)), self.ids: " ".join(r.id for r in left)}
+
+    def _rows(self, ids: str) -> list[Row]:
+        found = []
+        for run_id in (ids or "").split()[:2]:
+            try:
+                found.append(self.desk.store.row(run_id))
+            except KeyError:
+                continue
+        return found
+
+    def _look(self, row: Row) -> Shown:
+        try:
+            study = self.desk.study(row)
+            return drawn(study, self.desk.snapshot(row), recipe_of(row, study))
+        except NAMED_ERRORS:
+            return Shown()
+
+    def _formats(self, row: Row) -> tuple[str, ...]:
+        try:
+            return formats(self.desk, row)
+        except NAMED_ERRORS:
+            return ("py",)
+
+
+def _note(words: str) -> str:
+    return f'<p class="st-outcome" role="status">{say(words)}</p>'
+
+
+def runs_page(desk: Desk, visitors: Visitors, tab: gr.Tab) -> None:
+    """Build the gallery of past runs inside the open tab, and wire it."""
+    with gr.Row(elem_classes="st-search"):
+        words = gr.Textbox(label="Search", placeholder="a word of the prompt, the outcome, a knob …", scale=3)
+        study = gr.Dropdown(["all", *(kind.title for kind in desk.studies)], value="all", label="Study", scale=1)
+    with gr.Row(elem_classes="st-runs"):
+        with gr.Column(elem_classes="st-list", min_width=0):
+            cards = gr.HTML("", js_on_load=CHOOSE)
+        with gr.Column(visible=False, elem_classes="st-detail", min_width=0) as detail:
+            with gr.Row(elem_classes="st-acts"):
+                kind = gr.Dropdown(list(FORMATS), value="png", label="Format", min_width=110, scale=1)
+                file = gr.DownloadButton("Save", interactive=False, size="md", min_width=0)
+                repeat = gr.Button("Repeat it", size="md", min_width=0)
+                delete = gr.Button("Delete", variant="stop", size="md", min_width=0)
+            said = gr.HTML("")
+            with gr.Row(elem_classes="st-sides"):
+                sides = _side(), _side()
+            differences = gr.HTML(visible=False)
+            charts = tuple(gr.Plot(visible=False, show_label=False, container=False) for _ in range(CHARTS))
+    ids = gr.Textbox("", visible="hidden", label="Chosen runs", elem_classes="st-ticket")
+    runs = Runs(
+        desk, visitors, words, study, cards, gr.State(""), ids, detail, sides, differences, charts, said, kind, file
+    )
+    _wire(runs, tab, repeat, delete)
+
+
+def _side() -> Side:
+    with gr.Column(min_width=0):
+        about = gr.HTML(visible=False)
+        stage = gr.HTML(visible=False, elem_classes="st-canvas")
+        plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
+        return Side(about, stage, plane, gr.HTML(visible=False))
+
+
+def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, delete: gr.Button) -> None:
+    given, found = [runs.words, runs.study, runs.seen], [runs.cards, runs.seen]
+    gr.on(
+        [tab.select, runs.words.change, runs.study.change, gr.Timer(LOOK).tick], runs.find, given, found,
+        trigger_mode="always_last", queue=False, **QUIET,
+    )  # fmt: skip
+    parts = [part for side in runs.sides for part in vars(side).values()]
+    outputs = [runs.detail, runs.ids, *parts, runs.differences, *runs.charts, runs.said, runs.kind, runs.file]
+
+    async def chosen(event: gr.EventData) -> Updates:
+        return await runs.choose(str(getattr(event, "chosen", "")))
+
+    runs.cards.select(chosen, None, outputs, trigger_mode="multiple", **QUIET)
+    runs.kind.input(runs.make, [runs.ids, runs.kind], [runs.file, runs.said], **QUIET)
+    repeat.click(runs.repeat, runs.ids, runs.said, concurrency_limit=None, **QUIET)
+    delete.click(runs.delete, runs.ids, [runs.said, runs.detail, runs.ids], js=SURE, queue=False, **QUIET).then(
+        runs.find, given, found, queue=False, **QUIET
+    )
