@@ -77,7 +77,7 @@ def _killed(desk: Desk, folder: Path, dice: random.Random, tally: Tally, number:
     until(lambda: _tended(desk, run_id).state != "queued")
     time.sleep(dice.uniform(0.0, LATEST))
     if number % 2:
-        _await_part(folder)
+        _await_part(folder, run_id)
     pid = worker_pid(folder)
     if pid is None:
         tally.spoiled.append(f"kill {number}: no worker was there")
@@ -85,7 +85,7 @@ def _killed(desk: Desk, folder: Path, dice: random.Random, tally: Tally, number:
     kill(pid)
     tally.kills += 1
     until(lambda: not alive(desk.store, 0))
-    tally.writing += any((folder / "runs").glob(".*.part"))
+    tally.writing += bool(_parts(folder, run_id))
     desk.tend()
     row = desk.store.row(run_id)
     tally.finished_before += row.state == "done"
@@ -104,12 +104,16 @@ def _tended(desk: Desk, run_id: str) -> Row:
     return desk.store.row(run_id)
 
 
-def _await_part(folder: Path, seconds: float = 1.0) -> None:
-    """Wait until a half-written file stands in the store."""
+def _parts(folder: Path, run_id: str) -> list[str]:
+    """Return the half-written files of a run."""
+    return [name for name in os.listdir(folder / "runs") if name.startswith(f".{run_id}") and name.endswith(".part")]
+
+
+def _await_part(folder: Path, run_id: str, seconds: float = 1.0) -> None:
+    """Wait until a half-written file of a run stands in the store."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if any(name.endswith(".part") for name in os.listdir(folder / "runs")):
-            return
+    while time.monotonic() < end and not _parts(folder, run_id):
+        pass
 
 
 def _read_all(folder: Path, tally: Tally) -> None:

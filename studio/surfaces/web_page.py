@@ -3,11 +3,9 @@
 __all__ = ["QUIET", "Page", "Updates", "study_page"]
 
 import inspect
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from studio.core.controls import Range, Words, controls, knobs, to_query
@@ -94,13 +92,12 @@ class Page:
             newest = shown
             if not shown.over:
                 yield updates
-        with tempfile.TemporaryDirectory() as folder:
-            saved: Updates = {}
-            if newest.frame is not None:
-                row = newest.frame.row
-                path = file_of(row, self.desk.study(row), newest.scenes, Path(folder))
-                saved = {self.download: gr.update(value=str(path), interactive=True)} if path else {}
-            yield self._drawn(newest, Shown()) | self._idle(newest) | saved
+        saved: Updates = {}
+        if newest.frame is not None:
+            row = newest.frame.row
+            path = file_of(row, self.desk.study(row), newest.scenes)
+            saved = {self.download: gr.update(value=str(path), interactive=True)} if path else {}
+        yield self._drawn(newest, Shown()) | self._idle(newest) | saved
 
     def pause(self, request: gr.Request, ticket: str) -> Updates:
         """Hold a running run, let a held one go on, or take one up again that ended early."""
@@ -169,8 +166,7 @@ class Page:
             newest = shown
         if newest.frame is None or not newest.frame.ended:
             raise gr.Error(self.desk.row(run_id).error or "the run was stopped", print_exception=False)
-        row, folder = newest.frame.row, Path(tempfile.mkdtemp(prefix="studio-"))
-        path = file_of(row, study, newest.scenes, folder)
+        path = file_of(newest.frame.row, study, newest.scenes)
         return str(path) if path else None, newest.frame.snapshot.outcome
 
     def _drawn(self, new: Shown, old: Shown, heavy: bool = True) -> Updates:

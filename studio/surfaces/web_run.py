@@ -22,6 +22,7 @@ from studio.render.members import members_html
 from studio.render.raster import still
 from studio.scenes import Curves, Images, Members, Points, Scene
 from studio.studies.study import Study
+from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
 
 S = TypeVar("S", bound=Study)
@@ -76,14 +77,12 @@ def empty_chart() -> go.Figure:
     return figure.update_layout(margin={"l": 16, "r": 16, "t": 16, "b": 16}, font={"family": "system-ui, sans-serif"})
 
 
-def file_of(row: Row, study: Study, scenes: tuple[Scene, ...], folder: Path) -> Path | None:
-    """Write the exact picture with its recipe into a folder and return its path; None where a study draws none."""
+def file_of(row: Row, study: Study, scenes: tuple[Scene, ...]) -> Path | None:
+    """Hand out the exact picture with its recipe and return its path; None where a study draws none."""
     pixels = still(scenes)
     if pixels is None:
         return None
-    path = folder / f"{study.name}-{study.seed}.png"
-    path.write_bytes(png_bytes(pixels, recipe_of(row, study)))
-    return path
+    return handout(f"{study.name}-{study.seed}.png", png_bytes(pixels, recipe_of(row, study)))
 
 
 def recipe_of(row: Row, study: Study) -> Recipe:

@@ -3,10 +3,8 @@
 __all__ = ["runs_page"]
 
 import asyncio
-import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from studio.core.controls import knobs
@@ -14,6 +12,7 @@ from studio.desk.desk import Desk
 from studio.desk.exports import FORMATS, export, file_name, formats
 from studio.desk.store import Row
 from studio.surfaces.web_gradio import gr
+from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, say
 from studio.surfaces.web_run import NAMED_ERRORS, Shown, drawn, overlaid, recipe_of, sentence
 from studio.surfaces.web_runs_html import cards_html, chosen_html, differences_html, empty_html
@@ -121,15 +120,12 @@ class Runs:
         rows = self._rows(ids)
         if not rows:
             return {self.file: gr.update(interactive=False)}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / file_name(rows[0], kind if kind in FORMATS else FORMATS[0])
-            try:
-                path.write_bytes(await asyncio.to_thread(export, self.desk, rows[0], kind))
-            except NAMED_ERRORS as error:
-                return {self.file: gr.update(value=None, interactive=False), self.said: alert_html(str(error))}
-            # Gradio copies the file while the folder still stands.
-            value = gr.DownloadButton(f"Save as {kind.upper()}", value=str(path), interactive=True)
-            return {self.file: value, self.said: ""}
+        try:
+            data = await asyncio.to_thread(export, self.desk, rows[0], kind)
+        except NAMED_ERRORS as error:
+            return {self.file: gr.update(value=None, interactive=False), self.said: alert_html(str(error))}
+        path = handout(file_name(rows[0], kind), data)
+        return {self.file: gr.update(label=f"Save as {kind.upper()}", value=str(path), interactive=True), self.said: ""}
 
     async def repeat(self, request: gr.Request, ids: str) -> AsyncGenerator[str, None]:
         """Hand the first chosen run in again and say, at its end, whether its bytes came out the same."""
