@@ -39,7 +39,7 @@ def main() -> int:
     if sys.version_info < (3, 11):
         print("the studio needs Python 3.11 or newer; this is " + sys.version.split()[0])
         return 1
-    extras = "notebook" if job == "app" else "all,test"
+    extras = "all" if job == "app" else "all,test"
     if not set_up(extras):
         return 1
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}

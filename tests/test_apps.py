@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from surfaces.cable import Cable
 from surfaces.painting import Painting
 
 from studio.catalog import CATALOG
@@ -243,6 +244,20 @@ def test_a_reload_finds_the_run_again_and_so_does_another_tab(visit):
     first.status("live")
     first.button("Stop").click()
     first.status("stopped")
+
+
+def test_a_lost_connection_is_taken_up_again_without_a_reload(browser, address):
+    with closing(Cable(urlsplit(address).port)) as cable:
+        tab = Visit(browser, f"http://127.0.0.1:{cable.port}/", "?study=painting&steps=1000&seed=22")
+        tab.page.get_by_label("Slow motion").locator("visible=true").check()
+        tab.run()
+        tab.picture()
+        cable.pull()
+        tab.page.wait_for_timeout(1500)
+        cut = step_in(tab.page.locator(".st-status").locator("visible=true").inner_text())
+        cable.plug()
+        assert 0 < cut < 1000 and "painted a red fox" in tab.status("done", 2 * WAIT)
+        tab.page.close()
 
 
 def test_past_runs_are_found_compared_saved_and_deleted(visit, tmp_path):

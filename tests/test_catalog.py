@@ -11,10 +11,11 @@ import torch
 
 from studio.catalog import CATALOG
 from studio.core.controls import Choice, Range, Words, controls, from_query, to_query
-from studio.core.runs import record
+from studio.core.runs import last, record
 from studio.core.snapshots import MAX_BYTES, Snapshot, nbytes
+from studio.files.frames import snapshot_bytes, snapshot_from
 from studio.scenes import Curves, Images, Members, Points
-from studio.studies.study import Study
+from studio.studies.study import Study, snapshot_type
 
 STUDIES = pytest.mark.parametrize("study", CATALOG, ids=lambda study: study.name)
 
@@ -148,3 +149,12 @@ def test_query_round_trip(study):
 @STUDIES
 def test_the_forecast_is_a_sentence(study):
     assert study().forecast().endswith(".")
+
+
+@STUDIES
+def test_a_run_goes_on_from_a_kept_snapshot_as_if_nothing_had_happened(study):
+    snapshots = record(study.tiny().run())
+    for middle in (snapshots[1], snapshots[len(snapshots) // 2]):
+        kept = snapshot_from(snapshot_bytes(middle), snapshot_type(study))
+        assert snapshot_bytes(kept) == snapshot_bytes(middle)
+        assert snapshot_bytes(last(study.tiny().run(kept))) == snapshot_bytes(snapshots[-1])

@@ -171,11 +171,6 @@ class Desk:
         kind = snapshot_type(type(self.study(row)))
         return [snapshot_from(path.read_bytes(), kind) for path in self.store.frames(row.id)]
 
-    @property
-    def studies(self) -> tuple[type[Study], ...]:
-        """Return the studies of this desk, in the order of its catalogue."""
-        return self._catalog
-
     def beside(self, run_id: str) -> Row | None:
         """Return the run that was handed in to be compared with this one, where there is one."""
         found = self.store.rows("beside = ?", (run_id,), most=1)

@@ -133,7 +133,9 @@ class Store(Shelf):
         wait already, or where the owner has `each` open ones (0: no such limit).
         """
         run_id = uuid.uuid4().hex
-        values = [json.dumps(order.knobs) if name == "knobs" else getattr(order, name) for name in ORDERED]
+        # Words as they are, for the search; half a surrogate, which a terminal may pass on, becomes a question mark.
+        turned = json.dumps(order.knobs, ensure_ascii=False).encode("utf-8", "replace").decode()
+        values = [turned if name == "knobs" else getattr(order, name) for name in ORDERED]
         with self._write() as base:
             (waiting,) = base.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
             if waiting >= most:
@@ -180,18 +182,23 @@ class Store(Shelf):
         records = [dict(zip(NAMES, row, strict=True)) for row in found]
         return [Row(**record | {"knobs": json.loads(record["knobs"])}) for record in records]
 
-    def search(self, words: str = "", study: str = "", owner: str | None = None, most: int = 200) -> list[Row]:
-        """Return the runs whose study, knobs or outcome hold every one of the words, of one owner if one is named."""
+    def search(
+        self, words: str = "", studies: Sequence[str] | None = None, owner: str | None = None, most: int = 200
+    ) -> list[Row]:
+        """Return the runs whose study, knobs, outcome, id or state hold every one of the words, the newest first.
+
+        Only those of `studies` and of one owner, where these are named.
+        """
         clauses, values = ["1"], []
-        if owner is not None:
-            clauses.append("owner = ?")
-            values.append(owner)
         for word in words.split()[:8]:
             clauses.append("(study || ' ' || knobs || ' ' || outcome || ' ' || id || ' ' || state) LIKE ? ESCAPE '\\'")
             values.append(f"%{_literal(word)}%")
-        if study:
-            clauses.append("study = ?")
-            values.append(study)
+        if studies is not None:
+            clauses.append(f"study IN ({', '.join('?' * len(studies))})")
+            values += studies
+        if owner is not None:
+            clauses.append("owner = ?")
+            values.append(owner)
         return self.rows(" AND ".join(clauses), tuple(values), most)
 
     def ahead(self, row: Row) -> int:

@@ -22,7 +22,7 @@ from studio.desk.store import IS_OPEN, Store
 
 STARTING = 60.0
 STUCK = 30.0
-SETTINGS = ("STUDIO_", "CUDA_", "OMP_", "MKL_", "TORCH_", "PYTORCH_")
+SETTINGS = ("STUDIO_WEIGHTS", "STUDIO_DATA", "CUDA_", "OMP_", "MKL_", "TORCH_", "PYTORCH_")
 # Where a worker finds the studies of the studio itself.
 SHIPPED = "studio.catalog:CATALOG"
 # Workers this process started and has not yet seen end: polled, so that none stays behind as a zombie.

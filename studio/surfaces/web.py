@@ -13,6 +13,7 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from studio.catalog import CATALOG
 from studio.core.controls import clamp
 from studio.desk.desk import Desk
 from studio.desk.policy import Policy
@@ -75,7 +76,7 @@ class Launch:
 
 def gallery(catalog: tuple[type[Study], ...], desk: Desk | None = None, visitors: Visitors | None = None) -> gr.Blocks:
     """Return the page of every study, in tabs, with a tab for the runs that were kept."""
-    desk, visitors = desk or Desk(catalog), visitors or Visitors()
+    desk, visitors = desk or Desk(_whole(catalog)), visitors or Visitors()
     first, *others = catalog
     title = "Optimisation studio" if others else first.title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
@@ -86,7 +87,7 @@ def gallery(catalog: tuple[type[Study], ...], desk: Desk | None = None, visitors
                 with gr.Tab(study.title, id=study.name):
                     pages.append(study_page(study, desk, visitors))
             with gr.Tab("Runs", id="runs") as tab:
-                runs_page(desk, visitors, tab)
+                runs_page(desk, visitors, catalog, tab)
         _join(demo, pages, tabs)
     demo.queue(max_size=512)
     return demo
@@ -96,7 +97,7 @@ def launch(catalog: tuple[type[Study], ...], options: Launch | None = None) -> N
     """Open the studies in the browser and stay until Ctrl-C, which interrupts the runs handed in here."""
     options = options or Launch()
     options.check()
-    desk, over = Desk(catalog, workers=options.workers, policy=options.policy), threading.Event()
+    desk, over = Desk(_whole(catalog), workers=options.workers, policy=options.policy), threading.Event()
     keeping = threading.Thread(target=_keep_warm, args=(desk, over), daemon=True)
     keeping.start()
     warming = threading.Thread(target=_warm, args=(catalog[0],), daemon=True)
@@ -133,6 +134,11 @@ def open_server(demo: gr.Blocks, options: Launch | None = None) -> str:
     except OSError as error:
         raise ValueError(f"port {options.port or '7860 to 7959'} is taken: choose another with --port") from error
     return address
+
+
+def _whole(catalog: tuple[type[Study], ...]) -> tuple[type[Study], ...]:
+    """Return every study a worker may meet in the user's store: the studio's own, and those of this page."""
+    return (*CATALOG, *(study for study in catalog if study not in CATALOG))
 
 
 def _keep_warm(desk: Desk, over: threading.Event) -> None:

@@ -63,7 +63,7 @@ def pictures_html(images: Images, recipe: Recipe | None = None, title: str = "")
 
 def idle_html(forecast: str = "") -> str:
     """Return the status line before a run."""
-    return _status(0.0, "Ready", (say(forecast),), "")
+    return _status(0.0, "Ready", (say(forecast),), "", "idle")
 
 
 def working_html(label: str = "") -> str:

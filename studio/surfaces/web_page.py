@@ -29,6 +29,18 @@ KEEP_ADDRESS = """id => {
   if (id) window.history.replaceState(null, '', '?run=' + encodeURIComponent(id));
   return id;
 }"""
+# After a sleep or without the network the stream is gone, and the line that says how a run stands no longer moves: then
+# the page asks for the stream anew.
+LISTEN = """
+let last = '', since = Date.now();
+const look = setInterval(() => {
+  if (!element.isConnected) { clearInterval(look); return; }
+  const line = element.closest('.tabitem')?.querySelector('.st-status');
+  const open = line && (line.classList.contains('st-live') || line.classList.contains('st-held'));
+  if (!open || line.outerHTML !== last) { last = open ? line.outerHTML : ''; since = Date.now(); return; }
+  if (Date.now() - since > 10000 && navigator.onLine) { since = Date.now(); trigger('change'); }
+}, 500);
+"""
 Updates = dict[Any, Any]
 
 
@@ -228,12 +240,13 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
             with gr.Accordion("Cite", open=False):
                 text = "\n\n".join(bibtex(paper) for paper in study.papers)
                 gr.Textbox(text, label="BibTeX", lines=8, interactive=False, buttons=["copy"], elem_classes="st-code")
-    ticket = gr.Textbox("", visible="hidden", label="Run", elem_classes="st-ticket")
+    ticket = gr.Textbox("", visible="hidden", label="Run")
+    listener = gr.HTML("", visible="hidden", js_on_load=LISTEN)
     page = Page(
         study, desk, visitors, found, upload, ticket, buttons, compare, slow,
         stage, plane, members, charts, status, forecast, link, download,
     )  # fmt: skip
-    _wire(page)
+    _wire(page, listener)
     return page
 
 
@@ -277,16 +290,17 @@ def _seed(control: Any, made: dict[str, Component]) -> None:
     surprise.click(None, None, made["seed"], js=f"() => Math.floor(Math.random() * {high})", api_visibility="private")
 
 
-def _wire(page: Page) -> None:
+def _wire(page: Page, listener: gr.HTML) -> None:
     knobs_in, buttons = list(page.knobs), page.buttons
     shown = [page.stage, page.plane, page.members, *page.charts, page.status, page.download]
     outputs = [page.ticket, *buttons.values(), *shown]
     words = [knob.submit for knob in page.knobs if isinstance(knob, gr.Textbox)]
     given = [page.ticket, page.compare, page.slow, *knobs_in]
-    watching = page.ticket.change(
-        page.watch, page.ticket, outputs, concurrency_limit=None, show_progress="hidden", trigger_mode="multiple",
-        api_visibility="private", js=KEEP_ADDRESS,
-    )  # fmt: skip
+    streaming: dict[str, Any] = {
+        "concurrency_limit": None, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private",
+    }  # fmt: skip
+    watching = page.ticket.change(page.watch, page.ticket, outputs, js=KEEP_ADDRESS, **streaming)
+    listener.change(page.watch, page.ticket, outputs, cancels=[watching], **streaming)
     gr.on([buttons["run"].click, *words], page.begin, given, outputs, cancels=[watching], **QUIET)
     buttons["pause"].click(page.pause, page.ticket, outputs, **QUIET)
     buttons["step"].click(page.step, page.ticket, list(buttons.values()), **QUIET)

@@ -11,6 +11,7 @@ from studio.core.controls import knobs
 from studio.desk.desk import Desk
 from studio.desk.exports import FORMATS, export, file_name, formats
 from studio.desk.store import Row
+from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, say
@@ -19,6 +20,7 @@ from studio.surfaces.web_runs_html import cards_html, chosen_html, differences_h
 from studio.surfaces.web_visitor import Visitors
 
 MOST = 60
+EVERY = "all"
 CHARTS = 2
 LOOK = 3.0
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -60,6 +62,7 @@ class Runs:
 
     desk: Desk
     visitors: Visitors
+    catalog: tuple[type[Study], ...]
     words: gr.Textbox
     study: gr.Dropdown
     cards: gr.HTML
@@ -76,12 +79,13 @@ class Runs:
     async def find(self, request: gr.Request, words: str, study: str, before: str) -> Updates:
         """Return the cards of the runs that hold the words; what has not changed is not sent again."""
         try:
-            name = next((kind.name for kind in self.desk.studies if kind.title == study), "")
-            rows = self.desk.store.search(words or "", name, self.visitors.seen(request), MOST)
-            now = repr([(row.id, row.state, row.frame) for row in rows] or [bool(words or name)])
+            names = [kind.name for kind in self.catalog if study in (EVERY, kind.title)]
+            rows = self.desk.store.search(words or "", names, self.visitors.seen(request), MOST)
+            searched = bool(words or study != EVERY)
+            now = repr([(row.id, row.state, row.frame) for row in rows] or [searched])
             if now == before:
                 return {self.cards: gr.skip(), self.seen: now}
-            html = await asyncio.to_thread(cards_html, self.desk, rows) if rows else empty_html(bool(words or name))
+            html = await asyncio.to_thread(cards_html, self.desk, rows) if rows else empty_html(searched)
         except NAMED_ERRORS as error:
             return {self.cards: alert_html(sentence(error)), self.seen: ""}
         return {self.cards: html, self.seen: now}
@@ -180,11 +184,11 @@ def _note(words: str) -> str:
     return f'<p class="st-outcome" role="status">{say(words)}</p>'
 
 
-def runs_page(desk: Desk, visitors: Visitors, tab: gr.Tab) -> None:
+def runs_page(desk: Desk, visitors: Visitors, catalog: tuple[type[Study], ...], tab: gr.Tab) -> None:
     """Build the gallery of past runs inside the open tab, and wire it."""
     with gr.Row(elem_classes="st-search"):
         words = gr.Textbox(label="Search", placeholder="a word of the prompt, the outcome, a knob …", scale=3)
-        study = gr.Dropdown(["all", *(kind.title for kind in desk.studies)], value="all", label="Study", scale=1)
+        study = gr.Dropdown([EVERY, *(kind.title for kind in catalog)], value=EVERY, label="Study", scale=1)
     with gr.Row(elem_classes="st-runs"):
         with gr.Column(elem_classes="st-list", min_width=0):
             cards = gr.HTML("", js_on_load=CHOOSE)
@@ -199,10 +203,11 @@ def runs_page(desk: Desk, visitors: Visitors, tab: gr.Tab) -> None:
                 sides = _side(), _side()
             differences = gr.HTML(visible=False)
             charts = tuple(gr.Plot(visible=False, show_label=False, container=False) for _ in range(CHARTS))
-    ids = gr.Textbox("", visible="hidden", label="Chosen runs", elem_classes="st-ticket")
+    ids = gr.Textbox("", visible="hidden", label="Chosen runs")
     runs = Runs(
-        desk, visitors, words, study, cards, gr.State(""), ids, detail, sides, differences, charts, said, kind, file
-    )
+        desk, visitors, catalog, words, study, cards, gr.State(""), ids, detail, sides, differences, charts, said, kind,
+        file,
+    )  # fmt: skip
     _wire(runs, tab, repeat, delete)
 
 

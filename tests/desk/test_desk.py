@@ -162,7 +162,7 @@ def test_search_and_delete(tmp_path):
     blue = store.add(order("landscapes", loss="ring"))
     assert [row.id for row in store.search()] == [blue, red]
     assert [row.id for row in store.search("red_fox 100%")] == [red] and not store.search("redXfox")
-    assert [row.id for row in store.search(study="landscapes")] == [blue]
+    assert [row.id for row in store.search(studies=["landscapes"])] == [blue]
     with pytest.raises(StoreError, match="stop it first"):
         store.delete(red)
     store.wish(red, "stop")
