@@ -253,7 +253,7 @@ def test_a_lost_connection_is_taken_up_again_without_a_reload(browser, address):
         tab.run()
         tab.picture()
         cable.pull()
-        tab.page.wait_for_timeout(1500)
+        tab.page.wait_for_timeout(6000)
         cut = step_in(tab.page.locator(".st-status").locator("visible=true").inner_text())
         cable.plug()
         assert 0 < cut < 1000 and "painted a red fox" in tab.status("done", 2 * WAIT)

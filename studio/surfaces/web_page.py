@@ -24,23 +24,12 @@ CHARTS = 2
 SLOW = 10.0
 FIGURE_GAP = 0.3
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# The address of the page carries the run: a reload, or another device, finds it again.
+# The address of the page carries the run: another device finds it again, and so does a reload, which Gradio does by
+# itself when a lost connection is back.
 KEEP_ADDRESS = """id => {
   if (id) window.history.replaceState(null, '', '?run=' + encodeURIComponent(id));
   return id;
 }"""
-# After a sleep or without the network the stream is gone, and the line that says how a run stands no longer moves: then
-# the page asks for the stream anew.
-LISTEN = """
-let last = '', since = Date.now();
-const look = setInterval(() => {
-  if (!element.isConnected) { clearInterval(look); return; }
-  const line = element.closest('.tabitem')?.querySelector('.st-status');
-  const open = line && (line.classList.contains('st-live') || line.classList.contains('st-held'));
-  if (!open || line.outerHTML !== last) { last = open ? line.outerHTML : ''; since = Date.now(); return; }
-  if (Date.now() - since > 10000 && navigator.onLine) { since = Date.now(); trigger('change'); }
-}, 500);
-"""
 Updates = dict[Any, Any]
 
 
@@ -241,12 +230,11 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
                 text = "\n\n".join(bibtex(paper) for paper in study.papers)
                 gr.Textbox(text, label="BibTeX", lines=8, interactive=False, buttons=["copy"], elem_classes="st-code")
     ticket = gr.Textbox("", visible="hidden", label="Run")
-    listener = gr.HTML("", visible="hidden", js_on_load=LISTEN)
     page = Page(
         study, desk, visitors, found, upload, ticket, buttons, compare, slow,
         stage, plane, members, charts, status, forecast, link, download,
     )  # fmt: skip
-    _wire(page, listener)
+    _wire(page)
     return page
 
 
@@ -290,17 +278,16 @@ def _seed(control: Any, made: dict[str, Component]) -> None:
     surprise.click(None, None, made["seed"], js=f"() => Math.floor(Math.random() * {high})", api_visibility="private")
 
 
-def _wire(page: Page, listener: gr.HTML) -> None:
+def _wire(page: Page) -> None:
     knobs_in, buttons = list(page.knobs), page.buttons
     shown = [page.stage, page.plane, page.members, *page.charts, page.status, page.download]
     outputs = [page.ticket, *buttons.values(), *shown]
     words = [knob.submit for knob in page.knobs if isinstance(knob, gr.Textbox)]
     given = [page.ticket, page.compare, page.slow, *knobs_in]
-    streaming: dict[str, Any] = {
-        "concurrency_limit": None, "show_progress": "hidden", "trigger_mode": "multiple", "api_visibility": "private",
-    }  # fmt: skip
-    watching = page.ticket.change(page.watch, page.ticket, outputs, js=KEEP_ADDRESS, **streaming)
-    listener.change(page.watch, page.ticket, outputs, cancels=[watching], **streaming)
+    watching = page.ticket.change(
+        page.watch, page.ticket, outputs, js=KEEP_ADDRESS, concurrency_limit=None, show_progress="hidden",
+        trigger_mode="multiple", api_visibility="private",
+    )  # fmt: skip
     gr.on([buttons["run"].click, *words], page.begin, given, outputs, cancels=[watching], **QUIET)
     buttons["pause"].click(page.pause, page.ticket, outputs, **QUIET)
     buttons["step"].click(page.step, page.ticket, list(buttons.values()), **QUIET)
