@@ -1,28 +1,31 @@
 """Crowds at the desk: many who submit at once, a queue that is full, and many who change their mind."""
 
-__all__ = ["burst", "cancels", "submitters"]
+__all__ = ["burst", "cancels", "queue_burst", "submitters"]
 
 import json
 import random
 import threading
+import time
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.desk_place import Server, place, server, until, worker_pid
 from benchmarks.desk_study import Trail, Walk
 from studio.desk.desk import Desk
-from studio.desk.store import Row
+from studio.desk.policy import Policy
+from studio.desk.store import Row, StoreError
 from studio.files.frames import snapshot_from
 
 FULL = "runs are waiting already"
 
 
-def submitters(count: int = 50, steps: int = 10) -> dict[str, object]:
-    """Have `count` visitors hand in a run each at the same moment, to one worker."""
+def submitters(count: int = 50, steps: int = 10, programs: int = 5) -> dict[str, object]:
+    """Have `count` threads of some programs hand in a run each at the same moment, to one worker."""
     with place() as folder, server() as page:
         desk = Desk((Walk,), folder)
-        answers = _at_once(page, [_recipe(steps=steps, seed=number) for number in range(count)])
+        answers = _at_once(page, [_recipe(steps=steps, seed=number) for number in range(count)], programs)
         ids = [answer for answer, _ in answers if isinstance(answer, str)]
         refusals = [str(answer) for answer, _ in answers if not isinstance(answer, str)]
         _over(desk)
@@ -37,13 +40,16 @@ def submitters(count: int = 50, steps: int = 10) -> dict[str, object]:
     }
 
 
-def burst(count: int = 200, waiting: int = 64) -> dict[str, object]:
-    """Hand in `count` runs at once while the worker is busy: as many as fit wait, the rest get a sentence."""
+def burst(count: int = 200, waiting: int = 64, programs: int = 8) -> dict[str, object]:
+    """Hand in `count` runs at once while the worker is busy: as many as fit wait, the rest get a sentence.
+
+    Once through the page, once at the desk of this process.
+    """
     with place() as folder, server("--each", "0") as page:
-        desk = Desk((Walk,), folder)
+        desk = Desk((Walk,), folder, policy=Policy(waiting=waiting))
         busy = desk.submit(Walk(steps=100_000, nap=0.05))
         until(lambda: desk.store.row(busy).state == "running")
-        answers = _at_once(page, [_recipe(steps=3, seed=number) for number in range(count)])
+        answers = _at_once(page, [_recipe(steps=3, seed=number) for number in range(count)], programs)
         taken = [answer for answer, _ in answers if isinstance(answer, str)]
         refused = [answer for answer, _ in answers if isinstance(answer, ValueError) and FULL in str(answer)]
         queued, running = desk.store.waiting(), desk.store.row(busy).state
@@ -52,7 +58,8 @@ def burst(count: int = 200, waiting: int = 64) -> dict[str, object]:
         done = sum(desk.store.row(run_id).state == "done" for run_id in taken)
         in_order = _in_order([row for row in _all_rows(desk) if row.id != busy])
     seconds = sorted(seconds for _, seconds in answers)
-    return {
+    inside = queue_burst(count, waiting)
+    return inside | {
         "burst": count,
         "burst_queue": waiting,
         "burst_waiting": queued if running == "running" else -1,
@@ -63,6 +70,38 @@ def burst(count: int = 200, waiting: int = 64) -> dict[str, object]:
         "burst_in_order": int(in_order),
         "burst_median_s": round(seconds[len(seconds) // 2], 3),
         "burst_slowest_s": round(seconds[-1], 3),
+    }
+
+
+def queue_burst(count: int = 200, waiting: int = 64) -> dict[str, object]:
+    """Hand in `count` runs at once from threads of one process, at its desk."""
+    with place() as folder:
+        desk = Desk((Walk,), folder, policy=Policy(waiting=waiting))
+        busy = desk.submit(Walk(steps=100_000, nap=0.05))
+        until(lambda: desk.store.row(busy).state == "running")
+        found: list[tuple[bool, float]] = [(False, 1e9)] * count
+        ready = threading.Barrier(count)
+
+        def send(index: int) -> None:
+            ready.wait()
+            began = time.monotonic()
+            try:
+                desk.submit(Walk(steps=3, seed=index))
+                taken = True
+            except StoreError as error:
+                taken = FULL not in str(error)
+            found[index] = taken, time.monotonic() - began
+
+        threads = [threading.Thread(target=send, args=(index,)) for index in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        queued = desk.store.waiting()
+    return {
+        "burst_desk_waiting": queued,
+        "burst_desk_refused": sum(not taken for taken, _ in found),
+        "burst_desk_slowest_s": round(max(seconds for _, seconds in found), 3),
     }
 
 
@@ -106,15 +145,20 @@ def _kept(row: Row, desk: Desk) -> tuple[bool, list[str]]:
     return good, [] if good else [f"{row.state} at step {row.step}, kept step {trail.step}"]
 
 
-def _at_once(page: Server, recipes: list[str]) -> list[tuple[Any, float]]:
-    """Send every recipe from a thread and a session of its own, all at the same moment; return the answers."""
+def _at_once(page: Server, recipes: list[str], programs: int) -> list[tuple[Any, float]]:
+    """Send every recipe from a thread of its own, all at the same moment; return the answers and their seconds.
+
+    They come from so many programs, each with a session that the page knows already.
+    """
     found: list[tuple[Any, float]] = [(ValueError("no answer came"), 1e9)] * len(recipes)
     ready = threading.Barrier(len(recipes))
-    page.post("status", uuid.uuid4().hex)
+    sessions = [uuid.uuid4().hex for _ in range(programs)]
+    for session in sessions:
+        page.post("status", "", session=session)
 
     def send(index: int) -> None:
         ready.wait()
-        found[index] = page.post("submit", recipes[index])
+        found[index] = page.post("submit", recipes[index], session=sessions[index % programs])
 
     threads = [threading.Thread(target=send, args=(index,)) for index in range(len(recipes))]
     for thread in threads:
@@ -142,7 +186,7 @@ def _all_rows(desk: Desk) -> list[Row]:
 def _in_order(rows: list[Row]) -> bool:
     """Return whether runs began in the order of their numbers, each after the one before had ended."""
     times = [(row.started or 0.0, row.ended or 0.0) for row in rows]
-    return all(one[1] <= two[0] for one, two in zip(times, times[1:], strict=False))
+    return all(one[1] <= two[0] for one, two in pairwise(times))
 
 
 def _recipe(**knobs: float) -> str:

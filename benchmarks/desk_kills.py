@@ -1,4 +1,4 @@
-"""Workers and servers killed at random moments: what the store holds afterwards, and whether every run is found again."""
+"""Workers and servers killed at random moments: what the store holds afterwards, and whether each run is found."""
 
 __all__ = ["server_kills", "worker_kills"]
 
@@ -46,7 +46,9 @@ def worker_kills(kills: int = 100, resumes: int = 25, seed: int = 0) -> dict[str
     with place() as folder:
         desk = Desk((Walk,), folder)
         for number in range(kills):
-            _killed(desk, folder, dice, tally, number, resume=number * resumes // kills != (number + 1) * resumes // kills)
+            _killed(
+                desk, folder, dice, tally, number, resume=number * resumes // kills != (number + 1) * resumes // kills
+            )
         ends = [desk.store.row(run_id) for run_id in _ended(desk, tally.queued)]
         tally.lost += sum(row.state != "done" for row in ends) + len(tally.queued) - len(ends)
         unswept = _unswept(desk, folder)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 
 from benchmarks.desk_overhead import rounds_for
 from benchmarks.desk_place import ROOT, Server, place, server, until

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from studio import __version__
 from studio.core.controls import clamp, knobs
@@ -23,6 +24,7 @@ from studio.desk.worker import Inside
 from studio.files.frames import snapshot_from
 from studio.studies.study import Study, snapshot_type
 
+T = TypeVar("T")
 NAP = 0.04
 FRESH = 0.03
 TEND_GAP = 1.0
@@ -126,9 +128,7 @@ class Desk:
             asked, row = self._rows.get(run_id, (0.0, None))
             if row is None or time.monotonic() - asked > FRESH:
                 row = self.store.row(run_id)
-                if len(self._rows) > 500:
-                    self._rows.clear()
-                self._rows[run_id] = (time.monotonic(), row)
+                _bound(self._rows)[run_id] = (time.monotonic(), row)
             return row
 
     def watch(self, run_id: str, per_second: float = 8.0) -> Generator[Frame, None, None]:
@@ -161,9 +161,7 @@ class Desk:
             number, snapshot = self._newest.get(row.id, (-1, None))
             if snapshot is None or number != row.frame:
                 snapshot = snapshot_from(self.store.frame(row.id), snapshot_type(type(self.study(row))))
-                if len(self._newest) > 8:
-                    self._newest.clear()
-                self._newest[row.id] = (row.frame, snapshot)
+                _bound(self._newest, 8)[row.id] = (row.frame, snapshot)
             return snapshot
 
     def film(self, row: Row) -> list[Snapshot]:
@@ -234,7 +232,7 @@ class Desk:
             with self._guard:
                 due = time.monotonic() - self._watched.get(row.id, -WATCHED_GAP) >= WATCHED_GAP
                 if due:
-                    self._watched[row.id] = time.monotonic()
+                    _bound(self._watched)[row.id] = time.monotonic()
             if due:
                 self.store.update(row.id, watched=time.time())
             self.tend(TEND_GAP)
@@ -250,6 +248,13 @@ class Desk:
         if time.monotonic() - self._tended >= gap:
             self._tended = time.monotonic()
             tend(self.store, self._addresses, self._workers, warm)
+
+
+def _bound(kept: dict[str, T], most: int = 500) -> dict[str, T]:
+    """Return what is kept, emptied where it has grown too large."""
+    if len(kept) > most:
+        kept.clear()
+    return kept
 
 
 class _Watcher:

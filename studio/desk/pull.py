@@ -10,14 +10,14 @@ from contextlib import closing
 from typing import Any
 
 from studio.core.controls import clamp
-from studio.core.snapshots import Snapshot
+from studio.core.snapshots import Snapshot, nbytes
 from studio.desk.store import ENDS, Row, Store
 from studio.files.frames import snapshot_bytes, snapshot_from
 from studio.studies.study import Study, snapshot_type
 
 FRAME_GAP = 0.125
 FILM_GAP = 0.05
-FILM = 48
+FILM, FILM_BYTES = 48, 64 * 2**20
 KEEP_GAP = 5.0
 LOOK_GAP = 0.02
 NAP = 0.02
@@ -100,9 +100,10 @@ class _Pull:
             self.worked += time.perf_counter() - began
 
     def _show(self, snapshot: Snapshot) -> None:
-        """Write what a watcher is due, and now and then a picture of the film."""
+        """Write what a watcher is due, and now and then a picture of the film: fewer where snapshots are large."""
         now = time.monotonic()
-        scene = snapshot.step * FILM // max(snapshot.total, 1)
+        most = min(FILM, max(FILM_BYTES // max(nbytes(snapshot), 1), 4))
+        scene = snapshot.step * most // max(snapshot.total, 1)
         if self.wish == "hold":
             self.taken += 1
         elif now >= self.due:

@@ -3,6 +3,7 @@
 __all__ = ["report", "weights_get", "weights_list", "weights_verify"]
 
 import platform
+import shutil
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 
 from studio import __version__
 from studio.core.devices import best_device, free_memory
+from studio.desk.store import Store, home
 from studio.files.weights import Found, assets_folder, card, cards, download, find, own_folder, places
 from studio.problems.pairs import load_card, load_pair
 
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillow", "safetensors", "gradio", "plotly",
-    "ipywidgets", "anywidget",
+    "ipywidgets", "anywidget", "trimesh", "av",
 )  # fmt: skip
 PARTS = ("decoder", "clip", "judge")
 
@@ -30,10 +32,24 @@ def report() -> str:
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *((name, _version(name)) for name in PACKAGES),
         ("device", f"{device.type}{gpu}, {torch.get_num_threads()} threads, {free_memory(device) / 2**30:.1f} GB free"),
+        ("runs kept", _runs()),
         ("embedded", _embedded()),
         *((item.name, "here" if isinstance(find(item), Found) else "not on this machine") for item in cards()),
     ]
     return "\n".join(f"{name:22} {value}" for name, value in rows)
+
+
+def _runs() -> str:
+    """Return how many runs are kept, how large they are, and how much room their disk has; or why none can be."""
+    try:
+        store = Store(home())
+        files = [path.stat() for path in (store.folder / "runs").iterdir()]
+        # A picture of a film may be a link to the newest snapshot: each file counts once.
+        size = sum({stat.st_ino: stat.st_size for stat in files}.values())
+        free = shutil.disk_usage(store.folder).free
+        return f"{len(store.rows()):,} in {size / 2**20:,.0f} MB; {free / 2**30:.1f} GB free there"
+    except (ValueError, OSError) as error:
+        return f"cannot be kept: {type(error).__name__}"
 
 
 def weights_list() -> int:

@@ -21,7 +21,7 @@ from studio.surfaces.web_visitor import Visitors
 
 MOST = 60
 EVERY = "all"
-CHARTS = 2
+CHARTS = 4
 LOOK = 3.0
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # A card is a button: the first choice stands left, the second right; choosing one again lets it go.

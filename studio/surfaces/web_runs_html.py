@@ -49,13 +49,12 @@ def chosen_html(row: Row, study: type[Study]) -> str:
 
 
 def differences_html(left: Mapping[str, object], right: Mapping[str, object]) -> str:
-    """Return the knobs in which two runs differ, as a table."""
-    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    """Return the knobs that two runs have both and in which they differ, as a table."""
+    names = [name for name in left if name in right and left[name] != right[name]]
     if not names:
-        return '<p class="st-needs">Every knob is the same.</p>'
+        return '<p class="st-needs">Every knob that both have is the same.</p>'
     rows = "".join(
-        f"<tr><th>{say(name)}</th><td>{say(left.get(name, ''))}</td><td>{say(right.get(name, ''))}</td></tr>"
-        for name in names
+        f"<tr><th>{say(name)}</th><td>{say(left[name])}</td><td>{say(right[name])}</td></tr>" for name in names
     )
     return f'<table class="st-differ"><caption>Where they differ</caption>{rows}</table>'
 
