@@ -180,21 +180,25 @@ def _filled(folder: Path, points: int) -> dict[str, object]:
     desk = Desk((Walk,), folder)
     for seed in range(3):
         _done(desk, desk.submit(Walk(steps=20, seed=seed, megabytes=FRAME)))
-    before, damaged, on, ends, notes = _state(desk.store), 0, 0, [], []
+    before, damaged, on, ends, notes, said = _state(desk.store), 0, 0, [], [], set()
     for point in range(points):
         run_id = desk.submit(Walk(steps=100_000, nap=0.02, seed=100 + point, megabytes=FRAME))
         until(lambda: desk.store.row(run_id).step > 2)  # noqa: B023
         behind = desk.submit(Walk(steps=3, seed=200 + point))
         _fill(folder, MOST * point // max(points - 1, 1))
         with suppress(RuntimeError):
-            until(lambda: not desk.store.row(run_id).open or not alive(desk.store, 0), 20)  # noqa: B023
-        with suppress(StoreError):
-            desk.tend()
+            until(lambda: _gave_up(desk, run_id), 8)  # noqa: B023
+        try:
+            desk.stop(desk.submit(Walk(steps=3)))
+        except StoreError as error:
+            said.add(str(error).replace(str(folder), "FOLDER"))
         (folder / "filler").unlink()
+        desk.tend()
         row = desk.store.row(run_id)
         if row.open:
-            notes.append(f"point {point}: the run went on as if nothing were")
             desk.stop(run_id)
+            _done(desk, run_id)
+            row = desk.store.row(run_id)
         ends.append((row.state, row.error))
         _done(desk, behind)
         on += desk.store.row(behind).state == "done"
@@ -208,9 +212,18 @@ def _filled(folder: Path, points: int) -> dict[str, object]:
         "disk_full_real_damaged": damaged,
         "disk_full_real_queue_went_on": on,
         "disk_full_real_ends": {state: sum(end[0] == state for end in ends) for state in sorted({e[0] for e in ends})},
-        "disk_full_real_sentences": sorted({end[1].replace(str(folder), "FOLDER")[:160] for end in ends}),
+        "disk_full_real_sentences": sorted({end[1].replace(str(folder), "FOLDER") for end in ends}),
+        "disk_full_real_refusals": sorted(said),
         "disk_full_notes": notes[:10],
     }
+
+
+def _gave_up(desk: Desk, run_id: str) -> bool:
+    """Return whether a run has ended or its worker is gone; a store that does not answer is no answer."""
+    try:
+        return not desk.store.row(run_id).open or not alive(desk.store, 0)
+    except StoreError:
+        return worker_pid(desk.store.folder) is None
 
 
 def _fill(folder: Path, left: int) -> None:

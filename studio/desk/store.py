@@ -282,6 +282,17 @@ class Store(Shelf):
                 (slot, mark, os.getpid(), time.time()),
             )
 
+    def give_up(self, slot: int, sentence: str) -> None:
+        """Fail what waits, where the worker that was asked for in a slot has not come up."""
+        with self._write() as base:
+            found = base.execute("SELECT asked FROM slots WHERE slot = ? AND asked > 0", (slot,)).fetchone()
+            if found is not None:
+                base.execute("UPDATE slots SET asked = 0 WHERE slot = ?", (slot,))
+                base.execute(
+                    "UPDATE runs SET state = 'failed', error = ?, ended = ? WHERE state = 'queued' AND slot IS NULL",
+                    (sentence, time.time()),
+                )
+
     def want(self, slot: int) -> None:
         """Say that somebody will soon have work for a slot's worker: it does not leave for being idle."""
         with self._write() as base:

@@ -25,8 +25,8 @@ STUCK = 30.0
 SETTINGS = ("STUDIO_WEIGHTS", "STUDIO_DATA", "CUDA_", "OMP_", "MKL_", "TORCH_", "PYTORCH_")
 # Where a worker finds the studies of the studio itself.
 SHIPPED = "studio.catalog:CATALOG"
-# Workers this process started and has not yet seen end: polled, so that none stays behind as a zombie.
-_children: list[subprocess.Popen[bytes]] = []
+# Workers this process started, by folder and slot: polled, so that none stays behind as a zombie.
+_children: dict[tuple[Path, int], subprocess.Popen[bytes]] = {}
 
 
 def alive(store: Store, slot: int) -> bool:
@@ -57,6 +57,7 @@ def tend(store: Store, studies: Sequence[str], workers: int = 1, warm: bool = Fa
                 if warm:
                     store.want(slot)
             continue
+        _bury(store, slot)
         waits = warm or store.waiting()
         if slot < workers and waits and store.may_start(slot, STARTING):
             _start(store, slot, studies, warm)
@@ -80,6 +81,15 @@ def fingerprint(catalog: Sequence[type]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def _bury(store: Store, slot: int) -> None:
+    """Where a worker of ours ended before it came up, say so to those who wait: the next one would end likewise."""
+    child = _children.get((store.folder, slot))
+    if child is not None and child.poll() is not None:
+        del _children[store.folder, slot]
+        if child.returncode:
+            store.give_up(slot, f"no worker could be started: worker-{slot}.log in the studio's folder says why")
+
+
 def _unstick(store: Store, slot: int) -> None:
     """Kill a worker whose run was stopped, or used up its time, long ago: it hangs inside a step."""
     now = time.time()
@@ -98,13 +108,11 @@ def _start(store: Store, slot: int, studies: Sequence[str], warm: bool) -> None:
     command = [sys.executable, "-m", "studio.desk.worker", str(store.folder), "--slot", str(slot)]
     command += ["--warm"] if warm else []
     command += [part for study in studies for part in ("--study", study)]
-    _children[:] = [child for child in _children if child.poll() is None]
     with (store.folder / f"worker-{slot}.log").open("wb") as log:
-        child = subprocess.Popen(
+        _children[store.folder, slot] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )  # fmt: skip
-    _children.append(child)
 
 
 def lock_path(store: Store, slot: int) -> Path:

@@ -1,5 +1,6 @@
 """The desk: runs outlive who asked for them, workers die without harm, and nothing is lost or done twice."""
 
+import importlib
 import os
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from desk import counting
 from desk.counting import Counting
 
 from studio.core.runs import last
@@ -279,3 +281,16 @@ def test_a_study_of_a_notebook_runs_inside(folder):
     desk = Desk((Hidden,), folder, workers=0)
     end = list(desk.watch(desk.submit(Hidden(steps=30))))[-1]
     assert end.snapshot.step == 30 and desk.store.row(end.row.id).state == "done"
+
+
+def test_a_worker_that_cannot_start_is_told_of(tmp_path, monkeypatch):
+    (tmp_path / "fleeting.py").write_text(Path(counting.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fleeting = importlib.import_module("fleeting")
+    desk = Desk((fleeting.Counting,), tmp_path / "home")
+    (tmp_path / "fleeting.py").rename(tmp_path / "gone.py")
+    with pytest.raises(ValueError, match=r"worker-0\.log"):
+        list(desk.watch(desk.submit(fleeting.Counting())))
+    (tmp_path / "gone.py").rename(tmp_path / "fleeting.py")
+    assert list(desk.watch(desk.submit(fleeting.Counting(steps=3))))[-1].snapshot.step == 3
+    os.kill(worker(tmp_path / "home"), signal.SIGKILL)

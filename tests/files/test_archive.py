@@ -29,7 +29,8 @@ def test_same_run_same_bytes():
     ("text", "words"),
     [
         ("", "not JSON"), ("[1]", "names no study"), ('{"study": 3}', "names no study"), ("[" * 100_000, "JSON"),
-        ('{"study": "x", "schema": 9}', "newer"), ('{"study": "x", "schema": null}', "schema"), (" " * 2_000_000, "over 1 MB"),
+        ('{"study": "x", "schema": 9}', "newer"), ('{"study": "x", "schema": null}', "schema"),
+        (" " * 2_000_000, "over 1 MB"),
     ],
 )  # fmt: skip
 def test_a_broken_recipe_gets_a_sentence(text, words):
