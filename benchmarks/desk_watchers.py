@@ -73,6 +73,8 @@ def _busy(desk: Desk, page: Server | None, count: int, study: Walk) -> tuple[Row
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
             said, _ = process.communicate(timeout=300)
+            if process.returncode:
+                raise RuntimeError("the watchers' process failed: its message is above")
         finally:
             with suppress(ProcessLookupError):
                 process.kill()

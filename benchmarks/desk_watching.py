@@ -32,9 +32,8 @@ def main(arguments: list[str]) -> int:
 def watch_event(config: dict) -> tuple[int, int]:
     """Return the numbers of a page's first watch event and of the hidden box that sets it off."""
     tickets = {
-        part["id"] for part in config["components"]
-        if "st-ticket" in str(part["props"].get("elem_classes")) and part["props"].get("label") == "Run"
-    }  # fmt: skip
+        part["id"] for part in config["components"] if part["type"] == "textbox" and part["props"].get("label") == "Run"
+    }
     for event in config["dependencies"]:
         for target, kind in event["targets"]:
             if target in tickets and kind == "change":

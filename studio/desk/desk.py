@@ -7,6 +7,7 @@ watch it, at once or later, alone or with others.
 __all__ = ["Desk", "Frame"]
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -87,8 +88,9 @@ class Desk:
     ) -> str:  # fmt: skip
         """Put a study at the end of the queue and return the run's id.
 
-        `parent` is a run to go on from, `beside` the run this one is compared with, `until` a step to stop at; `least`
-        spreads a short run over that many seconds. A full queue, or a knob above its cap, is a `ValueError`.
+        `parent` is a run to go on from, `beside` the run this one is compared with, `until` how many snapshots to
+        take; `least` spreads a short run over that many seconds. A full queue, or a knob above its cap, is a
+        `ValueError`.
         """
         if self._studies.get(study.name) is not type(study):
             raise ValueError(
@@ -207,20 +209,21 @@ class Desk:
         return self.submit(self.study(row), owner, parent=run_id)
 
     def again(self, run_id: str, owner: str = "") -> str:
-        """Repeat a run to the step it ended at, from where it started; return the new run's id."""
+        """Repeat a run to where it ended, from where it started; return the new run's id."""
         row = self.store.row(run_id)
         if row.open:
             raise StoreError("this run has not ended: watch it")
-        until = None if row.state == "done" else row.step
+        until = None if row.state == "done" else row.pulls
         return self.submit(self.study(row), owner, parent=row.parent, until=until)
 
     def verdict(self, first: str, second: str) -> tuple[bool, str]:
         """Return whether a run and its repetition ended with the same bytes, and the sentence that says so."""
         one, two = self.store.row(first), self.store.row(second)
-        if two.open or not one.digest or not two.digest:
-            return False, f"nothing to compare: {two.error or 'one of the two runs kept nothing at its end'}"
-        if one.digest == two.digest:
-            return True, f"the bytes agree at step {two.step:,} (SHA-256 {two.digest[:12]})"
+        if two.open or not two.digest or not one.frame or self.snapshot(one).step != one.step:
+            return False, f"nothing to compare: {two.error or 'one of the two runs kept nothing whole at its end'}"
+        kept = one.digest or hashlib.sha256(self.store.frame(one.id)).hexdigest()
+        if kept == two.digest:
+            return True, f"the bytes agree at step {two.step:,} (SHA-256 {kept[:12]})"
         changes = [f"{name} {a} then, {b} now" for name, a, b in (
             ("version", one.version, two.version), ("device", one.device, two.device), ("step", one.step, two.step),
         ) if a != b]  # fmt: skip

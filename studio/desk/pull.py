@@ -48,7 +48,7 @@ class _Pull:
 
     def __init__(self, store: Store, row: Row) -> None:
         self.store, self.row = store, row
-        self.worked, self.frame, self.taken = row.seconds, 0, 0
+        self.worked, self.frame, self.taken, self.pulls = row.seconds, 0, 0, 0
         self.due = self.look = self.film_due = 0.0
         self.filmed = -1
         self.keep = time.monotonic() + KEEP_GAP
@@ -68,7 +68,7 @@ class _Pull:
             if self.worked > 60 * self.row.minutes:
                 state, note = "stopped", f"stopped after {self.row.minutes:g} minutes, the limit of this studio"
                 break
-            if snapshot is not None and self.row.until is not None and snapshot.step >= self.row.until:
+            if self.row.until is not None and self.pulls >= self.row.until:
                 state = "stopped"
                 break
             if self.wish == "hold" and self.taken >= self.singles and snapshot is not None:
@@ -81,6 +81,7 @@ class _Pull:
             if following is None:
                 break
             snapshot = following
+            self.pulls += 1
             self._show(snapshot)
             if self.row.least and self.wish == "go":
                 self._slow(snapshot)
@@ -110,9 +111,7 @@ class _Pull:
             self._tell(snapshot, "running", durable=now >= self.keep)
         if scene > self.filmed and now >= self.film_due:
             self.filmed, self.film_due = scene, now + FILM_GAP
-            if self.told is not snapshot:
-                self.store.keep(self.row.id, snapshot_bytes(snapshot), durable=False)
-            self.store.film(self.row.id, snapshot.step)
+            self.store.film(self.row.id, snapshot.step, None if self.told is snapshot else snapshot_bytes(snapshot))
 
     def _held(self, snapshot: Snapshot) -> bool:
         """Wait a little between two steps; False where nobody watches, or others have waited for long."""
@@ -133,7 +132,7 @@ class _Pull:
         self.store.keep(self.row.id, data, durable)
         self.frame += 1
         self.store.update(
-            self.row.id, state=state, step=snapshot.step, total=snapshot.total, phase=snapshot.phase,
+            self.row.id, state=state, pulls=self.pulls, step=snapshot.step, total=snapshot.total, phase=snapshot.phase,
             outcome=snapshot.outcome, seconds=self.worked, frame=self.frame,
         )  # fmt: skip
         self.told, self.due = snapshot, time.monotonic() + FRAME_GAP

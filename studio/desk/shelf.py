@@ -37,17 +37,21 @@ class Shelf:
         except ValueError as error:
             raise StoreError(f"the picture could not be kept in {self.folder}: free some space there") from error
 
-    def film(self, run_id: str, step: int) -> None:
-        """Keep the newest snapshot also in the run's film: a link where the disk has links; nothing on a full disk."""
+    def film(self, run_id: str, step: int, data: bytes | None = None) -> None:
+        """Keep a snapshot in the run's film: the newest one, as a link where the disk has links, or `data`.
+
+        On a disk that refuses it is left out.
+        """
         path = self._path(run_id)
         target = path.with_name(f"{run_id}.{step:09d}.safetensors")
-        try:
-            os.link(path, target)
-        except FileExistsError:
-            return
-        except OSError:
-            with suppress(ValueError, OSError):
-                write_whole(target, path.read_bytes(), durable=False)
+        with suppress(FileExistsError, ValueError):
+            if data is None:
+                try:
+                    os.link(path, target)
+                    return
+                except PermissionError:
+                    data = path.read_bytes()
+            write_whole(target, data, durable=False)
 
     def frame(self, run_id: str) -> bytes:
         """Return the bytes of a run's newest snapshot; a `StoreError` where there is none."""

@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS runs (
   device TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'queued',
   wish TEXT NOT NULL DEFAULT 'go', wished REAL, singles INTEGER NOT NULL DEFAULT 0,
   started REAL, ended REAL, watched REAL,
-  step INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, phase TEXT NOT NULL DEFAULT '',
+  pulls INTEGER NOT NULL DEFAULT 0, step INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+  phase TEXT NOT NULL DEFAULT '',
   outcome TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0,
   frame INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS slots (
@@ -51,8 +52,8 @@ class Order:
     """What is asked for when a run is handed in.
 
     `parent` is a run to go on from, `beside` one that this run is compared with (stopping that one stops this one),
-    `until` a step to stop at, `least` the seconds a short run is spread over, `minutes` the work it may take, `slot`
-    the only worker that may take it.
+    `until` how many snapshots to take, `least` the seconds a short run is spread over, `minutes` the work it may
+    take, `slot` the only worker that may take it.
     """
 
     study: str
@@ -71,9 +72,9 @@ class Order:
 class Row(Order):
     """One run as the store knows it: what was asked, where it stands, and how it ended.
 
-    `state` is one of `STATES`; `wish` is what is wanted of it (go, hold, stop, leave), `singles` how many single
-    steps; `frame` counts the frames written, `digest` is the SHA-256 of the last snapshot's bytes. Times are seconds
-    since the epoch, None until they come.
+    `state` is one of `STATES`; `wish` is what is wanted of it (go, hold, stop, leave), `singles` how many single steps;
+    `pulls` counts the snapshots taken and `frame` those written for watchers; `digest` is the SHA-256 of the last
+    snapshot's bytes. Times are seconds since the epoch, None until they come.
     """
 
     number: int
@@ -87,6 +88,7 @@ class Row(Order):
     started: float | None
     ended: float | None
     watched: float | None
+    pulls: int
     step: int
     total: int
     phase: str
