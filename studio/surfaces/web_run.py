@@ -97,23 +97,23 @@ def shown(study: Study, frame: Frame, label: str = "") -> Shown:
         if key not in _drawings:
             while len(_drawings) >= KEPT:
                 _drawings.pop(next(iter(_drawings)))
-            _drawings[key] = drawn(study, frame.snapshot, recipe_of(frame.row, study), label)
+            _drawings[key] = drawn(study, frame.row, frame.snapshot, label)
         drawing = _drawings[key]
     return replace(drawing, status=status_html(frame, label), frame=frame, over=frame.ended)
 
 
-def drawn(study: Study, snapshot: Snapshot, recipe: Recipe, label: str = "") -> Shown:
-    """Return the drawings of one snapshot."""
+def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: str = "") -> Shown:
+    """Return the drawings of one snapshot of a run; `place` tells two drawings of one run on a page apart."""
     pictures, members, plane, charts = "", "", None, []
     scenes = study.view(snapshot)
     for scene in scenes:
         match scene:
             case Images():
-                pictures += pictures_html(scene, recipe, label)
+                pictures += pictures_html(scene, recipe_of(row, study), label)
             case Points():
                 plane = points_figure(scene)
             case Members():
-                members = members_html(scene, study.name)
+                members = members_html(scene, f"{place}{row.id[:8]}")
             case Curves():
                 charts.append(curves_figure(scene).update_layout(height=CHART_HEIGHT))
             case _:
@@ -148,7 +148,7 @@ async def progress(desk: Desk, run_id: str) -> AsyncGenerator[Shown, None]:
 
 async def _beside(desk: Desk, plain: Row, main: Shown) -> AsyncGenerator[Shown, None]:
     """Yield the frames of the plain run, drawn beside the finished main one."""
-    study, ended = desk.study(plain), main
+    ended = main
     async for frame in _frames(desk, plain.id, "Plain baseline"):
         if frame.frame is None:
             yield replace(main, status=frame.status, over=False)
@@ -156,7 +156,7 @@ async def _beside(desk: Desk, plain: Row, main: Shown) -> AsyncGenerator[Shown, 
         ended = replace(
             main,
             pictures=main.pictures + frame.pictures,
-            members=_compared(study, main.scenes, frame.scenes),
+            members=_compared(plain.beside, main.scenes, frame.scenes),
             charts=overlaid(main.scenes, frame.scenes),
             status=frame.status if not frame.over else status_html(main.frame) if main.frame else frame.status,
             over=False,
@@ -186,10 +186,10 @@ def _nothing(row: Row) -> str:
     return row.error or "It was stopped before the first step: there is nothing to keep."
 
 
-def _compared(study: Study, main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> str:
+def _compared(run_id: str, main: tuple[Scene, ...], plain: tuple[Scene, ...]) -> str:
     """Return the members of the main run with the plain run's in grey among them."""
     own, other = (next((scene for scene in part if isinstance(scene, Members)), None) for part in (main, plain))
-    return "" if own is None else members_html(own, study.name, other)
+    return "" if own is None else members_html(own, run_id[:8], other)
 
 
 def overlaid(main: tuple[Scene, ...], other: tuple[Scene, ...], word: str = "plain") -> tuple[go.Figure, ...]:

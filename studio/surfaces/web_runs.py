@@ -15,7 +15,7 @@ from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, say
-from studio.surfaces.web_run import NAMED_ERRORS, Shown, drawn, overlaid, recipe_of, sentence
+from studio.surfaces.web_run import NAMED_ERRORS, Shown, drawn, overlaid, sentence
 from studio.surfaces.web_runs_html import cards_html, chosen_html, differences_html, empty_html
 from studio.surfaces.web_visitor import Visitors
 
@@ -39,7 +39,10 @@ element.addEventListener('click', event => {
   mark();
   trigger('select', {chosen: chosen.join(' ')});
 });
-watch('value', mark);
+watch('value', () => {
+  chosen = chosen.filter(id => element.querySelector(`[data-run="${id}"]`));
+  mark();
+});
 mark();
 """
 SURE = "ids => window.confirm('Delete the chosen runs and their files?') ? ids : ''"
@@ -116,8 +119,8 @@ class Runs:
             there = index < len(figures)
             updates[plot] = gr.update(value=figures[index] if there else None, visible=there)
         allowed = await asyncio.to_thread(self._formats, rows[0])
-        updates[self.kind] = gr.update(choices=list(allowed), value=allowed[0])
-        return updates | await self.make(ids, allowed[0])
+        updates[self.kind] = gr.update(choices=list(allowed), value=allowed[0] if allowed else None)
+        return updates | (await self.make(ids, allowed[0]) if allowed else {self.file: gr.update(interactive=False)})
 
     async def make(self, ids: str, kind: str) -> Updates:
         """Make the file of the first chosen run in a format, ready to be saved."""
@@ -145,7 +148,9 @@ class Runs:
                 yield alert_html(sentence(error))
 
     def delete(self, request: gr.Request, ids: str) -> Updates:
-        """Delete the chosen runs that have ended and are this visitor's to delete."""
+        """Delete the chosen runs that have ended and are this visitor's; none where somebody thought again."""
+        if not ids:
+            return {self.said: ""}
         said = ""
         for row in self._rows(ids):
             try:
@@ -169,7 +174,7 @@ class Runs:
     def _look(self, row: Row) -> Shown:
         try:
             study = self.desk.study(row)
-            return drawn(study, self.desk.snapshot(row), recipe_of(row, study))
+            return drawn(study, row, self.desk.snapshot(row), place="kept-")
         except NAMED_ERRORS:
             return Shown()
 
@@ -177,7 +182,7 @@ class Runs:
         try:
             return formats(self.desk, row)
         except NAMED_ERRORS:
-            return ("py",)
+            return ()
 
 
 def _note(words: str) -> str:
