@@ -5,13 +5,15 @@
 
 __all__ = ["overhead", "rounds_for"]
 
+import os
 import statistics
 import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
-from benchmarks.desk_place import ROOT, place, until
+from benchmarks.desk_place import ROOT, place, until, worker_pid
 from benchmarks.desk_study import Walk
 from studio.desk.desk import Desk
 
@@ -24,35 +26,42 @@ def overhead(pairs: int = 9, steps: int = 600) -> dict[str, object]:
         rounds = rounds_for(0.01)
         desk = Desk((Walk,), folder)
         _by_desk(desk, Walk(steps=WARM, rounds=rounds))
-        bare, desked, worked = [], [], []
+        bare, desked = [], []
         for _ in range(pairs):
             bare.append(direct(steps, rounds))
+            before = _cpu(worker_pid(folder))
             seconds, inside = _by_desk(desk, Walk(steps=steps, rounds=rounds))
-            desked.append(seconds)
-            worked.append(inside)
-    ratios = [100 * (b / a - 1) for a, b in zip(bare, desked, strict=True)]
-    inside = [100 * (b / a - 1) for a, b in zip(bare, worked, strict=True)]
+            desked.append((seconds, _cpu(worker_pid(folder)) - before, inside))
+    ratios, cpu, inside = (
+        [100 * (by_desk / alone - 1) for by_desk, alone in zip(which, against, strict=True)]
+        for which, against in zip(
+            zip(*desked, strict=True), ([b[0] for b in bare], [b[1] for b in bare], [b[0] for b in bare]), strict=True
+        )
+    )
     return {
         "overhead_percent": round(statistics.median(ratios), 2),
         "overhead_percent_pairs": [round(ratio, 2) for ratio in ratios],
+        "overhead_cpu_percent": round(statistics.median(cpu), 2),
+        "overhead_cpu_percent_pairs": [round(ratio, 2) for ratio in cpu],
         "overhead_percent_inside_steps": round(statistics.median(inside), 2),
         "overhead_steps": steps,
         "overhead_rounds": rounds,
-        "overhead_bare_seconds_a_step": round(statistics.median(bare) / steps, 5),
-        "overhead_desk_seconds_a_step": round(statistics.median(desked) / steps, 5),
+        "overhead_bare_seconds_a_step": round(statistics.median(b[0] for b in bare) / steps, 5),
+        "overhead_desk_seconds_a_step": round(statistics.median(d[0] for d in desked) / steps, 5),
     }
 
 
 def rounds_for(seconds: float) -> int:
     """Return the rounds of arithmetic that take so long a step here."""
-    times = [direct(100, 60) / 100 for _ in range(3)]
+    times = [direct(100, 60)[0] / 100 for _ in range(3)]
     return max(1, round(60 * seconds / statistics.median(times)))
 
 
-def direct(steps: int, rounds: int) -> float:
-    """Return the seconds of a bare walk in a fresh process."""
+def direct(steps: int, rounds: int) -> tuple[float, float]:
+    """Return the seconds of a bare walk in a fresh process, by the clock and of the processor."""
     command = [sys.executable, "-m", "benchmarks.desk_overhead", str(steps), str(rounds)]
-    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout)
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout.split()
+    return float(said[0]), float(said[1])
 
 
 def _by_desk(desk: Desk, study: Walk) -> tuple[float, float]:
@@ -65,14 +74,20 @@ def _by_desk(desk: Desk, study: Walk) -> tuple[float, float]:
     return row.ended - row.started, row.seconds
 
 
-def _bare(study: Walk) -> float:
-    began = time.perf_counter()
+def _cpu(pid: int | None) -> float:
+    """Return the seconds of the processor that a process has had."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _bare(study: Walk) -> tuple[float, float]:
+    began, worked = time.perf_counter(), time.process_time()
     with closing(study.run()) as run:
         for _ in run:
             pass
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - worked
 
 
 if __name__ == "__main__":
     _bare(Walk(steps=WARM, rounds=int(sys.argv[2])))
-    print(_bare(Walk(steps=int(sys.argv[1]), rounds=int(sys.argv[2]))))
+    print(*_bare(Walk(steps=int(sys.argv[1]), rounds=int(sys.argv[2]))))

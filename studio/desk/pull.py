@@ -16,7 +16,7 @@ from studio.files.frames import snapshot_bytes, snapshot_from
 from studio.studies.study import Study, snapshot_type
 
 FRAME_GAP = 0.125
-FILM_GAP = 0.05
+FILM_GAP = 0.1
 FILM, FILM_BYTES = 48, 64 * 2**20
 KEEP_GAP = 5.0
 LOOK_GAP = 0.02

@@ -9,6 +9,7 @@ __all__ = ["OPEN", "STATES", "Order", "Row", "Store", "StoreError", "home"]
 import json
 import os
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Generator, Sequence
@@ -119,6 +120,7 @@ class Store(Shelf):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self._kept: tuple[int, sqlite3.Connection] | None = None
         try:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             with self._open() as base:
@@ -330,8 +332,21 @@ class Store(Shelf):
         return base.execute("SELECT leave FROM slots WHERE slot = ?", (slot,)).fetchone() == (1,)
 
     @contextmanager
+    def staying_open(self) -> Generator[None]:
+        """Keep one connection for this thread: for a worker, which asks the store fifty times a second."""
+        with self._open() as base:
+            self._kept = threading.get_ident(), base
+            try:
+                yield
+            finally:
+                self._kept = None
+
+    @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         try:
+            if self._kept is not None and self._kept[0] == threading.get_ident():
+                yield self._kept[1]
+                return
             with closing(sqlite3.connect(self.folder / "runs.sqlite", timeout=PATIENCE, isolation_level=None)) as base:
                 base.execute("PRAGMA synchronous = NORMAL")
                 yield base

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             store.sweep()
             if options.warm and not store.waiting():
                 _warm(next(iter(studies.values())))
-            _serve(store, options.slot, studies, IDLE)
+            with store.staying_open():
+                _serve(store, options.slot, studies, IDLE)
     except Timeout:
         return 0
     return 0
@@ -75,7 +76,8 @@ class Inside:
         path = lock_path(self._store, self.slot)
         with FileLock(path):
             up.set()
-            _serve(self._store, self.slot, self._studies, IDLE_INSIDE)
+            with self._store.staying_open():
+                _serve(self._store, self.slot, self._studies, IDLE_INSIDE)
         path.unlink(missing_ok=True)
 
 
