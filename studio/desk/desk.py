@@ -31,6 +31,7 @@ FRESH = 0.03
 TEND_GAP = 1.0
 WATCHED_GAP = 5.0
 RECENT = 20
+MARK_GAP = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,8 @@ class Desk:
         self._inside = None if workers else Inside(self.store, self._studies)
         self._tended = 0.0
         self._mine: set[str] = set()
-        self._guard = threading.Lock()
+        self._guard, self._turn = threading.Lock(), threading.Lock()
+        self._marked = (-MARK_GAP, "")
         self._rows: dict[str, tuple[float, Row]] = {}
         self._watched: dict[str, float] = {}
         self._newest: dict[str, tuple[int, Snapshot]] = {}
@@ -102,7 +104,7 @@ class Desk:
             study=study.name, knobs=knobs(study), version=__version__, owner=owner, parent=parent, beside=beside,
             until=until, least=least, minutes=self.policy.minutes, slot=self._inside.slot if self._inside else None,
         )  # fmt: skip
-        mark = fingerprint(self._catalog) if self._workers else ""
+        mark = self._mark() if self._workers else ""
         run_id = self.store.add(order, self.policy.waiting, self.policy.each if owner else 0, mark)
         self._mine.add(run_id)
         if self._inside is not None:
@@ -248,9 +250,19 @@ class Desk:
 
     def tend(self, gap: float = 0.0, warm: bool = False) -> None:
         """Look after the workers, once in `gap` seconds at most: mark what dead ones left, start missing ones."""
-        if time.monotonic() - self._tended >= gap:
-            self._tended = time.monotonic()
-            tend(self.store, self._addresses, self._workers, warm)
+        asked = time.monotonic()
+        if asked - self._tended >= gap:
+            # Of many who ask at once, one looks for all who asked before it began.
+            with self._turn:
+                if warm or self._tended < asked:
+                    self._tended = time.monotonic()
+                    tend(self.store, self._addresses, self._workers, warm)
+
+    def _mark(self) -> str:
+        with self._guard:
+            if time.monotonic() - self._marked[0] > MARK_GAP:
+                self._marked = time.monotonic(), fingerprint(self._catalog)
+            return self._marked[1]
 
 
 def _bound(kept: dict[str, T], most: int = 500) -> dict[str, T]:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -120,6 +121,8 @@ class Store(Shelf):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        # Threads of one process take turns here: SQLite lets those who find it locked sleep longer and longer.
+        self._turn = threading.Lock()
         self._kept: tuple[int, sqlite3.Connection] | None = None
         try:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,10 @@ class Store(Shelf):
                 if base.execute("PRAGMA user_version").fetchone()[0] > SCHEMA:
                     raise StoreError(f"the runs in {folder} are of a newer studio: update, or name another STUDIO_HOME")
                 base.executescript(f"PRAGMA journal_mode = WAL; {TABLE} PRAGMA user_version = {SCHEMA};")
+            # Held open, unused: the last connection to close writes the whole log back, and waits for the disk.
+            self._anchor = sqlite3.connect(folder / "runs.sqlite", isolation_level=None, check_same_thread=False)
+            self._anchor.execute("SELECT count(*) FROM slots").fetchone()
+            weakref.finalize(self, self._anchor.close)
         except OSError as error:
             raise StoreError(f"runs cannot be kept in {folder} ({error.strerror}): name another STUDIO_HOME") from error
 
@@ -140,10 +147,10 @@ class Store(Shelf):
         # Words as they are, for the search; half a surrogate, which a terminal may pass on, becomes a question mark.
         turned = json.dumps(order.knobs, ensure_ascii=False).encode("utf-8", "replace").decode()
         values = [turned if name == "knobs" else getattr(order, name) for name in ORDERED]
+        with self._open() as base:
+            _room(base, most)
         with self._write() as base:
-            (waiting,) = base.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
-            if waiting >= most:
-                raise StoreError(f"{waiting} runs are waiting already: try again when some have ended")
+            _room(base, most)
             query = f"SELECT count(*) FROM runs WHERE owner = ? AND {IS_OPEN}"
             (own,) = base.execute(query, (order.owner,)).fetchone()
             if each and own >= each:
@@ -356,7 +363,7 @@ class Store(Shelf):
 
     @contextmanager
     def _write(self) -> Generator[sqlite3.Connection]:
-        with self._open() as base:
+        with self._turn, self._open() as base:
             base.execute("BEGIN IMMEDIATE")
             try:
                 yield base
@@ -364,6 +371,12 @@ class Store(Shelf):
                 base.execute("ROLLBACK")
                 raise
             base.execute("COMMIT")
+
+
+def _room(base: sqlite3.Connection, most: int) -> None:
+    (waiting,) = base.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
+    if waiting >= most:
+        raise StoreError(f"{waiting} runs are waiting already: try again when some have ended")
 
 
 def _literal(word: str) -> str:

@@ -128,7 +128,7 @@ def open_server(demo: gr.Blocks, options: Launch | None = None) -> str:
             server_name=options.host, server_port=options.port or None, inbrowser=options.open_browser, share=False,
             auth=list(options.auth) or None, quiet=True, prevent_thread_lock=True, show_error=False, footer_links=[],
             max_file_size=MAX_PNG_BYTES, theme=_theme(), css_paths=STYLE, enable_monitoring=False, run_history=False,
-            ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
+            max_threads=512, ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
             app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
         )  # fmt: skip
     except OSError as error:
