@@ -3,6 +3,8 @@
 __all__ = ["BARS", "PARTS", "main"]
 
 import argparse
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -61,6 +63,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="keep the others' figures")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to try it out; writes no record")
     options = parser.parse_args(arguments)
+    # What was started is ended, also where this is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     missed = []
     for part in options.only:
         began = time.monotonic()

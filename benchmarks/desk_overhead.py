@@ -43,6 +43,7 @@ def overhead(pairs: int = 9, steps: int = 600) -> dict[str, object]:
         "overhead_percent_pairs": [round(ratio, 2) for ratio in ratios],
         "overhead_cpu_percent": round(statistics.median(cpu), 2),
         "overhead_cpu_percent_pairs": [round(ratio, 2) for ratio in cpu],
+        "overhead_outside_steps_percent": round(statistics.median(100 * (d[0] / d[2] - 1) for d in desked), 2),
         "overhead_percent_inside_steps": round(statistics.median(inside), 2),
         "overhead_steps": steps,
         "overhead_rounds": rounds,

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -65,10 +66,12 @@ class Launch:
         """Return what is exposed, in a few sentences; nothing for a page of this machine alone."""
         if self.local:
             return ""
+        names = [name for name in trusted_hosts(self.host, self.trusted) if name not in LOOPBACK]
+        places = ", ".join(f"http://{name}:{urlsplit(address).port}" for name in names)
         who = "Whoever has a name and password" if self.auth else "EVERYBODY who can reach this machine"
         caps = ", ".join(f"{name} at most {most:g}" for name, most in self.policy.caps.items()) or "no caps on knobs"
         return (
-            f"{who} can start runs here, at {address}, over plain HTTP: {self.policy.each} open runs a visitor, "
+            f"{who} can start runs here, at {places}, unencrypted: {self.policy.each} open runs a visitor, "
             f"{self.policy.waiting} waiting in all, {self.policy.minutes:g} minutes each, {caps}. Visitors see their "
             "own runs in the list, and any run whose link they have."
         )

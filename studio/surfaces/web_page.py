@@ -69,8 +69,12 @@ class Page:
                 self.desk.stop(before.id)
             run_id = self.desk.submit(study, owner, least=least)
             plain = study.baseline() if compare else None
-            if plain is not None:
-                self.desk.submit(plain, owner, beside=run_id, least=least)
+            try:
+                if plain is not None:
+                    self.desk.submit(plain, owner, beside=run_id, least=least)
+            except NAMED_ERRORS:
+                self.desk.stop(run_id)
+                raise
         except NAMED_ERRORS as error:
             return {self.ticket: "", self.status: alert_html(str(error))}
         return {self.ticket: run_id, self.status: working_html(), **self._running()}
