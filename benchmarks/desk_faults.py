@@ -4,8 +4,10 @@ __all__ = ["disks", "full_at", "odd_folders"]
 
 import builtins
 import errno
+import gc
 import hashlib
 import os
+import re
 import sqlite3
 import subprocess
 import tempfile
@@ -31,18 +33,20 @@ MOST = 2**19
 
 def disks(points: int = 20) -> dict[str, object]:
     """Fill the disk at `points` places of the write sequence, in the store and (where one may mount) for real."""
-    injected, damaged, sentences = 0, 0, []
-    for call in range(1, points + 1):
-        found = full_at(call)
+    injected, damaged, unclear, sentences = 0, 0, 0, []
+    for call, base in ((1 + point // 2, bool(point % 2)) for point in range(2 * points)):
+        found = full_at(call, base)
         injected += found.failed
         damaged += found.damaged
+        unclear += not found.clear
         sentences.append(found.sentence)
     real = _real(points)
     return {
-        "disk_full_points": points,
+        "disk_full_points": 2 * points,
         "disk_full_damaged": damaged + int(real.get("disk_full_real_damaged", 0)),
         "disk_full_reached": injected,
-        "disk_full_sentences": sorted({sentence.split(" in /")[0][:120] for sentence in sentences if sentence}),
+        "disk_full_unclear": unclear,
+        "disk_full_sentences": sorted({re.sub("/[^ )]*", "FOLDER", sentence) for sentence in sentences if sentence}),
         **real,
     }
 
@@ -55,20 +59,28 @@ class Fault:
     damaged: int
     sentence: str
 
+    @property
+    def clear(self) -> bool:
+        """Return whether what was said, if the run did not end well, names the disk or its space."""
+        return not self.sentence or "space" in self.sentence or "disk" in self.sentence
 
-def full_at(call: int) -> Fault:
-    """Run a walk in a store whose disk is full from its `call`-th write on, free space, and go on with the queue."""
+
+def full_at(call: int, base: bool) -> Fault:
+    """Run a walk in a store whose disk is full from its `call`-th write on, free space, and go on with the queue.
+
+    Where `base` is false the database still has room in its own file, so that it can say what happened.
+    """
     with tempfile.TemporaryDirectory(prefix="studio-bench-") as name:
         store, studies = Store(Path(name)), {Walk.name: Walk}
         for seed in range(2):
             _pulled(store, Walk(steps=5, seed=seed, megabytes=FRAME), studies)
         before = _state(store)
-        run_id, sentence = _order(store, Walk(steps=12, nap=0.03, seed=5, megabytes=FRAME)), ""
+        run_id, sentence = _order(store, Walk(steps=20, nap=0.03, seed=5, megabytes=FRAME)), ""
         behind = Walk(steps=5, seed=9)
         waits = _order(store, behind)
         row = store.claim(0, "cpu", (Walk.name,))
         assert row is not None and row.id == run_id
-        with _full(call) as disk:
+        with _full(call, base) as disk:
             try:
                 pull(store, row, studies)
             except StoreError as error:
@@ -87,10 +99,10 @@ def full_at(call: int) -> Fault:
 
 
 class _Disk:
-    """Counts the writes of this process to files and databases, and refuses them from one on."""
+    """Counts the writes of this process to files, and to databases where `base` says so, and refuses from one on."""
 
-    def __init__(self, call: int) -> None:
-        self.call, self.calls, self.hit = call, 0, False
+    def __init__(self, call: int, base: bool) -> None:
+        self.call, self.base, self.calls, self.hit = call, base, 0, False
 
     def write(self) -> None:
         self.calls += 1
@@ -99,7 +111,7 @@ class _Disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def execute(self, base: sqlite3.Connection, sql: str, *values: Any) -> sqlite3.Cursor:
-        if sql.split()[0] in ("INSERT", "UPDATE", "DELETE", "COMMIT"):
+        if self.base and sql.split()[0] in ("INSERT", "UPDATE", "DELETE", "COMMIT"):
             try:
                 self.write()
             except OSError as error:
@@ -108,9 +120,9 @@ class _Disk:
 
 
 @contextmanager
-def _full(call: int) -> Generator[_Disk, None, None]:
+def _full(call: int, base: bool) -> Generator[_Disk, None, None]:
     """Let the disk be full from the `call`-th write on: opening, writing, flushing, renaming, linking, committing."""
-    disk, connect, opened = _Disk(call), sqlite3.connect, Path.open
+    disk, connect, opened = _Disk(call, base), sqlite3.connect, Path.open
 
     class Base(sqlite3.Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
@@ -173,7 +185,15 @@ def _real(points: int) -> dict[str, object]:
             pid = worker_pid(folder)
             if pid is not None:
                 kill(pid)
-            until(lambda: not subprocess.run(["umount", folder], capture_output=True).returncode, 20, nap=0.3)
+            _unmount(folder)
+
+
+def _unmount(folder: Path) -> None:
+    """Take a disk away again, at the latest when nobody uses it any more."""
+    gc.collect()
+    with suppress(RuntimeError):
+        until(lambda: not subprocess.run(["umount", folder], capture_output=True).returncode, 10, nap=0.3)
+    subprocess.run(["umount", "--lazy", folder], capture_output=True)
 
 
 def _filled(folder: Path, points: int) -> dict[str, object]:
@@ -243,27 +263,26 @@ def odd_folders() -> dict[str, object]:
         run_id = desk.submit(Walk(steps=20))
         _done(desk, run_id)
         works = desk.store.row(run_id).digest == hashlib.sha256(ending(Walk(steps=20))).hexdigest()
-    said = ""
+    said = "not tried: one may not mount here"
     with place() as folder:
         if not subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", folder], capture_output=True).returncode:
             try:
                 said = _read_only(folder)
             finally:
-                until(lambda: not subprocess.run(["umount", folder], capture_output=True).returncode, 20, nap=0.3)
-    return {"unicode_folder_works": int(works), "read_only_says": said or "not tried: one may not mount here"}
+                _unmount(folder)
+    return {"unicode_folder_works": int(works), "read_only_refused": int(bool(said)), "read_only_says": said}
 
 
 def _read_only(folder: Path) -> str:
-    """Return what is said of a store on a disk that may only be read, opened before and opened then."""
-    desk, said = Desk((Walk,), folder), []
+    """Return what is said of a store on a disk that may only be read."""
+    Desk((Walk,), folder)
+    gc.collect()
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True, capture_output=True)
-    for act in (lambda: desk.submit(Walk(steps=3)), lambda: Desk((Walk,), folder)):
-        try:
-            act()
-            said.append("it worked")
-        except StoreError as error:
-            said.append(str(error).replace(str(folder), "FOLDER"))
-    return " / ".join(said)
+    try:
+        Desk((Walk,), folder)
+    except StoreError as error:
+        return str(error).replace(str(folder), "FOLDER")
+    return ""
 
 
 def _order(store: Store, study: Walk) -> str:

@@ -44,12 +44,14 @@ class Shelf:
         """
         path = self._path(run_id)
         target = path.with_name(f"{run_id}.{step:09d}.safetensors")
-        with suppress(FileExistsError, ValueError):
+        with suppress(OSError, ValueError):
             if data is None:
                 try:
                     os.link(path, target)
                     return
-                except PermissionError:
+                except FileExistsError:
+                    return
+                except OSError:
                     data = path.read_bytes()
             write_whole(target, data, durable=False)
 

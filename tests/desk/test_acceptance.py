@@ -27,10 +27,11 @@ def test_a_full_queue_and_changes_of_mind():
     assert figures["cancels_kept"] == 5, figures
 
 
-@pytest.mark.parametrize("call", range(1, 21))
-def test_a_disk_that_fills_up_damages_nothing(call):
-    found = full_at(call)
-    assert found.failed and not found.damaged and found.sentence
+@pytest.mark.parametrize("base", [False, True], ids=["files", "all"])
+@pytest.mark.parametrize("call", range(1, 11))
+def test_a_disk_that_fills_up_damages_nothing(call, base):
+    found = full_at(call, base)
+    assert found.failed and not found.damaged and found.sentence and found.clear, found
 
 
 def test_broken_recipes_are_refused_or_tamed():
