@@ -26,7 +26,7 @@ from studio.desk.store import Order, Store, StoreError
 from studio.desk.tending import alive
 from studio.files.frames import snapshot_from
 
-DISK = "size=48m"
+DISK = "size=160m"
 FRAME = 0.25
 MOST = 2**19
 
@@ -221,7 +221,9 @@ def _filled(folder: Path, points: int) -> dict[str, object]:
             row = desk.store.row(run_id)
         ends.append((row.state, row.error))
         _done(desk, behind)
-        on += desk.store.row(behind).state == "done"
+        waited = desk.store.row(behind)
+        on += waited.state == "done"
+        notes += [] if waited.state == "done" else [f"point {point}: the next run was {waited.state}, {waited.error}"]
         wrong = [key for key, value in before.items() if _state(desk.store).get(key) != value]
         damaged += len(wrong) + _unreadable(desk.store)
         notes += [f"point {point}: {key} is not as before" for key in wrong]

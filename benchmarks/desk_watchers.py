@@ -16,7 +16,7 @@ from studio.desk.desk import Desk
 from studio.desk.store import Row
 
 
-def watchers(count: int = 100, few: int = 20, pairs: int = 7, steps: int = 800) -> dict[str, object]:
+def watchers(count: int = 100, few: int = 20, pairs: int = 5, steps: int = 600) -> dict[str, object]:
     """Watch one run from `count` pages, then compare the pace of a busy run with and without `few` watchers."""
     with place() as folder:
         rounds = rounds_for(0.01)

@@ -138,7 +138,7 @@ class Desk:
     def watch(self, run_id: str, per_second: float = 8.0) -> Generator[Frame, None, None]:
         """Yield the newest frame at most `per_second` times a second, and always the last; closing it changes nothing.
 
-        Waits while the run is queued. Raises `ValueError` with the run's sentence where it failed.
+        Waits while the run is queued. Raises `ValueError` with the run's sentence where it failed or waits in vain.
         """
         watcher = _Watcher(self, run_id, per_second)
         while not watcher.over:
@@ -293,6 +293,8 @@ class _Watcher:
         if now >= self._marked:
             desk.watched(row)
             self._marked = now + TEND_GAP
+        if row.state == "queued" and row.error:
+            raise ValueError(row.error)
         self.over = not row.open
         fresh = row.frame != self._seen and now >= self._next
         if not (self.over or fresh or (row.state == "held" != self._told)):

@@ -28,6 +28,7 @@ SCHEMA = 1
 PATIENCE = 10.0
 STATES = ("queued", "running", "held", "done", "stopped", "failed", "interrupted")
 OPEN = ("queued", "running", "held")
+FAILED = "failed to start"
 ENDS = {"stop": "stopped", "leave": "interrupted"}
 IS_OPEN = "state IN ('queued','running','held')"
 TABLE = """
@@ -160,6 +161,7 @@ class Store(Shelf):
                 (run_id, time.time(), *values),
             )
             if mark:
+                base.execute("UPDATE slots SET asked = 0, mark = '' WHERE mark = ?", (FAILED,))
                 base.execute("UPDATE slots SET leave = 1 WHERE mark NOT IN ('', ?)", (mark,))
         return run_id
 
@@ -237,7 +239,7 @@ class Store(Shelf):
             if found is None:
                 return None
             base.execute(
-                "UPDATE runs SET state = 'running', slot = ?, device = ?, started = ? WHERE id = ?",
+                "UPDATE runs SET state = 'running', error = '', slot = ?, device = ?, started = ? WHERE id = ?",
                 (slot, device, time.time(), found[0]),
             )
         return self.row(found[0])
@@ -294,15 +296,14 @@ class Store(Shelf):
             )
 
     def give_up(self, slot: int, sentence: str) -> None:
-        """Fail what waits, where the worker that was asked for in a slot has not come up."""
+        """Tell what waits that the worker asked for in a slot has not come up; it goes on waiting for the next try.
+
+        That comes with the next run that is handed in, or in a while.
+        """
         with self._write() as base:
-            found = base.execute("SELECT asked FROM slots WHERE slot = ? AND asked > 0", (slot,)).fetchone()
-            if found is not None:
-                base.execute("UPDATE slots SET asked = 0 WHERE slot = ?", (slot,))
-                base.execute(
-                    "UPDATE runs SET state = 'failed', error = ?, ended = ? WHERE state = 'queued' AND slot IS NULL",
-                    (sentence, time.time()),
-                )
+            if base.execute("SELECT 1 FROM slots WHERE slot = ? AND asked > 0", (slot,)).fetchone():
+                base.execute("UPDATE slots SET mark = ? WHERE slot = ?", (FAILED, slot))
+                base.execute("UPDATE runs SET error = ? WHERE state = 'queued' AND slot IS NULL", (sentence,))
 
     def want(self, slot: int) -> None:
         """Say that somebody will soon have work for a slot's worker: it does not leave for being idle."""
@@ -359,7 +360,7 @@ class Store(Shelf):
                 yield base
         except sqlite3.Error as error:
             sentence = f"the store of runs in {self.folder} does not answer ({error})"
-            raise StoreError(f"{sentence}: see whether its disk is full, or name another STUDIO_HOME") from error
+            raise StoreError(f"{sentence}: see whether its disk is full or read-only, or name another STUDIO_HOME") from error
 
     @contextmanager
     def _write(self) -> Generator[sqlite3.Connection]:

@@ -82,12 +82,14 @@ def fingerprint(catalog: Sequence[type]) -> str:
 
 
 def _bury(store: Store, slot: int) -> None:
-    """Where a worker of ours ended before it came up, say so to those who wait: the next one would end likewise."""
+    """Where a worker of ours ended before it came up, say so to those who wait."""
     child = _children.get((store.folder, slot))
     if child is not None and child.poll() is not None:
         del _children[store.folder, slot]
         if child.returncode:
-            store.give_up(slot, f"no worker could be started: worker-{slot}.log in the studio's folder says why")
+            store.give_up(
+                slot, f"no worker could be started: worker-{slot}.log in the studio's folder says why; it waits"
+            )
 
 
 def _unstick(store: Store, slot: int) -> None:

@@ -294,8 +294,11 @@ def test_a_worker_that_cannot_start_is_told_of(tmp_path, monkeypatch):
     fleeting = importlib.import_module("fleeting")
     desk = Desk((fleeting.Counting,), tmp_path / "home")
     (tmp_path / "fleeting.py").rename(tmp_path / "gone.py")
+    first = desk.submit(fleeting.Counting())
     with pytest.raises(ValueError, match=r"worker-0\.log"):
-        list(desk.watch(desk.submit(fleeting.Counting())))
+        list(desk.watch(first))
+    assert desk.store.row(first).state == "queued"
     (tmp_path / "gone.py").rename(tmp_path / "fleeting.py")
     assert list(desk.watch(desk.submit(fleeting.Counting(steps=3))))[-1].snapshot.step == 3
+    assert desk.store.row(first).state == "done" and not desk.store.row(first).error
     os.kill(worker(tmp_path / "home"), signal.SIGKILL)

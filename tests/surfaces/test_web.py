@@ -314,9 +314,9 @@ def test_another_address_needs_a_password_or_a_word():
         web.open_server(gr.Blocks(), web.Launch(host="0.0.0.0"))
     open_to_all = web.Launch(host="0.0.0.0", exposed=True)
     open_to_all.check()
-    assert "EVERYBODY" in open_to_all.warning("http://localhost:7861/") and "password" in web.Launch(host="h", auth=(("a", "b"),)).warning(
-        ""
-    )
+    assert "EVERYBODY" in open_to_all.warning("http://localhost:7861/") and "password" in web.Launch(
+        host="h", auth=(("a", "b"),)
+    ).warning("")
     assert web.Launch().warning("") == ""
 
 
