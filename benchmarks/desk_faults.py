@@ -309,7 +309,9 @@ def _done(desk: Desk, run_id: str) -> None:
 def _state(store: Store) -> dict[str, object]:
     """Return the bytes of every ended run's files and its row."""
     rows = [row for row in store.rows() if not row.open]
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for r in rows for path in store.files(r.id)}
+    files: dict[str, object] = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for r in rows for path in store.files(r.id)
+    }
     return files | {row.id: row for row in rows}
 
 

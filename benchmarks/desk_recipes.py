@@ -71,8 +71,8 @@ def _study(recipe: Recipe) -> Study:
 
 def _json(dice: random.Random) -> Study:
     text = json.dumps(_broken_record(dice))
-    for way in dice.sample((_cut, _flipped_text, _deep, _doubled, str), 2):
-        text = way(text, dice) if way is not str else text
+    for way in dice.sample((_cut, _flipped_text, _deep, _doubled, _same), 2):
+        text = way(text, dice)
     return _study(parse_recipe(text))
 
 
@@ -144,6 +144,10 @@ def _plain(value: object) -> object:
 
 def _printed(value: object) -> str:
     return "1" + "0" * 4300 if isinstance(value, int) and abs(value) > 10**3999 else str(value)
+
+
+def _same(text: str, _: random.Random) -> str:
+    return text
 
 
 def _cut(text: str, dice: random.Random) -> str:

@@ -359,8 +359,8 @@ class Store(Shelf):
                 base.execute("PRAGMA synchronous = NORMAL")
                 yield base
         except sqlite3.Error as error:
-            sentence = f"the store of runs in {self.folder} does not answer ({error})"
-            raise StoreError(f"{sentence}: see whether its disk is full or read-only, or name another STUDIO_HOME") from error
+            remedy = "see whether its disk is full or read-only, or name another STUDIO_HOME"
+            raise StoreError(f"the store of runs in {self.folder} does not answer ({error}): {remedy}") from error
 
     @contextmanager
     def _write(self) -> Generator[sqlite3.Connection]:
