@@ -308,11 +308,12 @@ def _done(desk: Desk, run_id: str) -> None:
 
 def _state(store: Store) -> dict[str, object]:
     """Return the bytes of every ended run's files and its row."""
-    rows = [row for row in store.rows() if not row.open]
-    files: dict[str, object] = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for r in rows for path in store.files(r.id)
-    }
-    return files | {row.id: row for row in rows}
+    found: dict[str, object] = {}
+    for row in store.rows():
+        if not row.open:
+            files = store.files(row.id)
+            found |= {row.id: row} | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return found
 
 
 def _unreadable(store: Store) -> int:

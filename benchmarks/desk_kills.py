@@ -77,10 +77,10 @@ def _killed(desk: Desk, folder: Path, dice: random.Random, tally: Tally, number:
     behind = [desk.submit(Walk(seed=1000 + 2 * number + one, steps=3)) for one in range(2)]
     tally.queued += behind
     until(lambda: _tended(desk, run_id).state != "queued")
+    pid = worker_pid(folder)
     time.sleep(dice.uniform(0.0, LATEST))
     if number % 2:
         _await_part(folder, run_id)
-    pid = worker_pid(folder)
     if pid is None:
         tally.spoiled.append(f"kill {number}: no worker was there")
         return

@@ -234,16 +234,17 @@ def test_a_reload_finds_the_run_again_and_so_does_another_tab(visit):
     assert step_in(first.status("live")) >= before
     # What the old page had under way when it was left is not a fault.
     first.faults.clear()
+    first.button("Pause").click()
+    held = step_in(first.status("held"))
     second = visit(f"?{link}", width=390, height=844)
     second.picture()
     assert second.page.get_by_role("tab", name="Painting").get_attribute("aria-selected") == "true"
     second.page.wait_for_function("[...document.querySelectorAll('input')].some(box => box.value === '21')")
+    assert step_in(second.status("held")) == held and second.button("Resume").is_enabled()
     second.button("Stop").click()
     assert "Stopped" in second.status("stopped") and "Stopped" in first.status("stopped")
     first.button("Go on").click()
-    first.status("live")
-    first.button("Stop").click()
-    first.status("stopped")
+    assert "painted a red fox" in first.status("done")
 
 
 def test_a_lost_connection_is_taken_up_again_without_a_reload(browser, address):

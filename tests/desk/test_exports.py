@@ -171,7 +171,7 @@ def test_a_script_repeats_the_run_to_the_byte(desk, row, tmp_path):
 
 
 def test_a_script_of_a_stopped_run_stops_there_too(desk, tmp_path):
-    row = ran(desk, Counting(steps=5000, seed=3), until=17)
+    row = ran(desk, Counting(steps=5000, seed=3), until=18)
     assert row.state == "stopped" and row.step == 17
     code, said = executed(export(desk, row, "py"), tmp_path, prefix=[ROOT / "tests"])
     assert code == 0 and "step 17 of 5000" in said and "The bytes agree" in said
