@@ -107,13 +107,13 @@ def _unstick(store: Store, slot: int) -> None:
 
 def _start(store: Store, slot: int, studies: Sequence[str], warm: bool) -> None:
     """Start a worker that outlives this process and writes what it has to say into the store's log."""
-    command = [sys.executable, "-m", "studio.desk.worker", str(store.folder), "--slot", str(slot)]
+    command = [sys.executable, "-P", "-m", "studio.desk.worker", str(store.folder), "--slot", str(slot)]
     command += ["--warm"] if warm else []
     command += [part for study in studies for part in ("--study", study)]
     with (store.folder / f"worker-{slot}.log").open("wb") as log:
         _children[store.folder, slot] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path or ".") for path in sys.path)},
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import itertools
 import os
+import shutil
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from studio.core.devices import best_device
+from studio.core.snapshots import MAX_BYTES
 from studio.desk.pull import pull
 from studio.desk.store import Store
 from studio.desk.tending import STARTING, fingerprint, lock_path
@@ -28,6 +30,7 @@ from studio.studies.study import Study
 
 NAP = 0.05
 IDLE = 120.0
+ROOM = 2 * MAX_BYTES
 IDLE_INSIDE = 20.0
 _inside = itertools.count(1)
 
@@ -85,7 +88,9 @@ def _serve(store: Store, slot: int, studies: Mapping[str, type[Study]], idle: fl
     # The number of threads is part of what a replay needs: sums come out differently in the last bits.
     device, since = f"{best_device()}, {torch.get_num_threads()} threads", time.monotonic()
     while True:
-        row = store.claim(slot, device, tuple(studies))
+        # On a full disk every run would fail in its turn: those that wait go on waiting.
+        room = shutil.disk_usage(store.folder).free > ROOM
+        row = store.claim(slot, device, tuple(studies)) if room else None
         if row is not None:
             pull(store, row, studies)
             since = time.monotonic()
