@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm", action="store_true", help="take a first step ahead, so that weights are loaded")
     parser.add_argument("--study", action="append", default=[], help="a study it may run, as module:class")
     options = parser.parse_args(arguments)
+    if "OMP_NUM_THREADS" not in os.environ:
+        # A core is left to those who watch: threads that wait for each other cost a run more than one of them brings.
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     store = Store(options.home)
     try:
         with FileLock(lock_path(store, options.slot)).acquire(timeout=STARTING / 4):

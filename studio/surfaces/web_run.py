@@ -5,6 +5,7 @@ __all__ = ["NAMED_ERRORS", "Shown", "empty_chart", "file_of", "overlaid", "progr
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ S = TypeVar("S", bound=Study)
 CHART_HEIGHT = 300
 NAMED_ERRORS = (ValueError, MemoryError)
 PER_SECOND, BUDGET = 8.0, 48.0
+REST = 3.0
 KEPT = 16
 # What was drawn last, by run and frame: many watchers of one run share it.
 _drawings: dict[tuple[str, int, str], "Shown"] = {}
@@ -170,8 +172,11 @@ async def _frames(desk: Desk, run_id: str, label: str = "") -> AsyncGenerator[Sh
     study, newest, told = desk.study(desk.row(run_id)), None, ""
     async for frame in desk.follow(run_id, min(PER_SECOND, BUDGET / len(_watching))):
         if frame is not None:
+            began = time.monotonic()
             newest = await asyncio.to_thread(shown, study, frame, label)
             yield newest
+            # Drawing takes a quarter of the time at most: it shares the cores with the run.
+            await asyncio.sleep(0 if frame.ended else REST * (time.monotonic() - began))
         elif newest is None:
             waits = desk.row(run_id).state == "queued"
             status = waiting_html(*desk.place(run_id)) if waits else working_html(label)
