@@ -256,7 +256,7 @@ class Desk:
             with self._turn:
                 if warm or self._tended < asked:
                     self._tended = time.monotonic()
-                    tend(self.store, self._addresses, self._workers, warm)
+                    tend(self.store, self._addresses, self._workers, warm=warm)
 
     def _mark(self) -> str:
         with self._guard:

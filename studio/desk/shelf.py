@@ -57,7 +57,10 @@ class Shelf:
 
     def frame(self, run_id: str) -> bytes:
         """Return the bytes of a run's newest snapshot; a `StoreError` where there is none."""
-        return _read(self._path(run_id))
+        try:
+            return self._path(run_id).read_bytes()
+        except OSError as error:
+            raise StoreError("nothing was kept of this run: run it again") from error
 
     def frames(self, run_id: str) -> list[Path]:
         """Return the files of a run's film in the order of its steps."""
@@ -84,13 +87,6 @@ class Shelf:
 
     def _path(self, run_id: str) -> Path:
         return self.folder / "runs" / f"{_id(run_id)}.safetensors"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError("nothing was kept of this run: run it again") from error
 
 
 def _id(run_id: str) -> str:

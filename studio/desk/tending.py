@@ -39,11 +39,11 @@ def alive(store: Store, slot: int) -> bool:
         return True
 
 
-def tend(store: Store, studies: Sequence[str], workers: int = 1, warm: bool = False) -> None:
+def tend(store: Store, studies: Sequence[str], workers: int = 1, ahead: bool = False, warm: bool = False) -> None:
     """Mark what dead workers left, end one that is stuck, and start workers where runs wait and slots are free.
 
-    `studies` are the addresses of the studies a worker may run (see `addresses`); `warm` starts one although nothing
-    waits, and keeps it.
+    `studies` are the addresses of the studies a worker may run (see `addresses`); `ahead` starts one although nothing
+    waits yet, and keeps it; `warm` also has it load what the first study needs.
     """
     claimed = {row.slot for row in store.rows(IS_OPEN) if row.slot is not None}
     for slot in sorted(claimed | set(range(workers))):
@@ -54,11 +54,11 @@ def tend(store: Store, studies: Sequence[str], workers: int = 1, warm: bool = Fa
         except Timeout:
             if slot < workers:
                 _unstick(store, slot)
-                if warm:
+                if ahead or warm:
                     store.want(slot)
             continue
         _bury(store, slot)
-        waits = warm or store.waiting()
+        waits = ahead or warm or store.waiting()
         if slot < workers and waits and store.may_start(slot, STARTING):
             _start(store, slot, studies, warm)
 

@@ -32,7 +32,7 @@ def _call_worker() -> None:
     from studio.desk.store import Store, home
     from studio.desk.tending import SHIPPED, tend
 
-    tend(Store(home()), [SHIPPED], warm=True)
+    tend(Store(home()), [SHIPPED], ahead=True)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def test_a_link_to_no_run_says_so(painting, monkeypatch, run):
 
 
 def test_a_full_queue_gets_a_sentence(waiting, monkeypatch):
-    monkeypatch.setattr("studio.desk.desk.tend", lambda *_: None)
+    monkeypatch.setattr("studio.desk.desk.tend", lambda *_, **__: None)
     replies = [begun(waiting, Painting()) for _ in range(5)]
     assert "waiting already" in replies[-1][waiting.status] and not replies[-1][waiting.ticket]
     waiting.stop(REQUEST, replies[0][waiting.ticket])
@@ -201,7 +201,7 @@ def test_a_full_queue_gets_a_sentence(waiting, monkeypatch):
 
 
 def test_where_others_come_each_rules_over_own_runs_only(waiting, monkeypatch):
-    monkeypatch.setattr("studio.desk.desk.tend", lambda *_: None)
+    monkeypatch.setattr("studio.desk.desk.tend", lambda *_, **__: None)
     apart = Visitors(apart=True)
     mine, theirs = (
         SimpleNamespace(session_hash="s", headers={"cookie": f"a=b; studio-visitor={name}"}) for name in ("me", "you")
