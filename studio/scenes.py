@@ -1,11 +1,11 @@
 """Scenes: the closed union of frozen numpy records that a surface can draw."""
 
-__all__ = ["Curves", "Images", "Members", "Points", "Scene", "Series"]
+__all__ = ["Curves", "Images", "Layer", "Link", "Members", "Network", "Points", "Scene", "Series", "Split"]
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,4 +69,72 @@ class Members:
     log_loss: bool = False
 
 
-Scene = Images | Points | Curves | Members
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The neurons of one layer of a network that grows, in the order of the network.
+
+    `ids` stay with a neuron for life; `parents` are the ids they came from (-1: from nobody); `born` is the round they
+    came in, 0 for the first network. `shares` are the signed shares of their first ancestor's output that they carry.
+    `low` and `high` are the smallest and largest eigenvalue of each neuron's splitting matrix, `gains` the change of
+    the loss that its best split promises at step size 1 (at eps: times eps squared), `costs` what that split adds and
+    `schemes` what it is called ("" for none); all 0 where the network was not scored yet.
+    """
+
+    name: str
+    ids: Int[np.ndarray, " n"]
+    parents: Int[np.ndarray, " n"]
+    born: Int[np.ndarray, " n"]
+    shares: Float[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+    gains: Float[np.ndarray, " n"]
+    costs: Float[np.ndarray, " n"]
+    schemes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """How strongly the neurons of layer `target` read those of layer `source` (places in `Network.layers`)."""
+
+    source: int
+    target: int
+    strengths: Float[np.ndarray, "t s"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split of the last round: of which neuron, how, and the change of the loss predicted and measured alone."""
+
+    layer: str
+    neuron: int
+    scheme: str
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that grows: its neurons, what the last scoring said of them, and what the last round did.
+
+    `eps` is the step size of the last round; `probe_eps` and `probe_changes` are step sizes tried with all of its
+    splits at once and the changes of the loss measured there, beside `curvature * eps**2`, the change predicted.
+    `budget` is what the round might spend, in `unit`. `approximate`: the activation or the pooling has kinks, so that
+    predictions only rank. `scored`: there are eigenvalues to show.
+    """
+
+    title: str
+    layers: tuple[Layer, ...]
+    links: tuple[Link, ...]
+    splits: tuple[Split, ...]
+    round: int
+    scored: bool
+    eps: float
+    curvature: float
+    probe_eps: Float[np.ndarray, " k"]
+    probe_changes: Float[np.ndarray, " k"]
+    budget: float
+    unit: str
+    approximate: bool
+
+
+Scene = Images | Points | Curves | Members | Network
