@@ -18,6 +18,8 @@ VARIABLE = "STUDIO_DATA"
 FILE_LIMIT = 64 * 2**20
 MEMBERS = 16
 MAX_SIDE = 64
+MAX_LETTERS = 64
+LAST_LETTER = 0x10FFFF
 
 
 def data_file(name: str, what: str) -> Path:
@@ -40,7 +42,9 @@ def data_file(name: str, what: str) -> Path:
 
 
 def read_arrays(path: Path, wanted: Mapping[str, str], limit: int = FILE_LIMIT) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file by name; `wanted` maps each name to its dtype ("uint8", "int64").
+    """Return the arrays of an .npz file by name; `wanted` maps each name to its dtype.
+
+    A dtype is "uint8", "int64", "float16" and the like, or "str" for text of at most 64 characters an entry.
 
     The file may come from anybody: sizes are checked before anything is parsed (at most `limit` bytes on disk and at
     most `limit` unpacked, an array), nothing is unpickled, and a header that promises more than is there is refused.
@@ -95,9 +99,15 @@ def _array(packed: zipfile.ZipFile, name: str, dtype: str, limit: int) -> np.nda
         raise ValueError(f"the array {name} has no readable header: pack it again with numpy.savez") from error
     if version != (1, 0):
         raise ValueError(f"the array {name} has format {version}, not 1.0: pack it again with numpy.savez")
-    if found != np.dtype(dtype) or fortran:
+    if fortran or not (_short_text(found) if dtype == "str" else found == np.dtype(dtype)):
         raise ValueError(f"the array {name} must hold {dtype} in C order, got {found}")
     left = len(data) - buffer.tell()
     if any(side < 0 for side in shape) or math.prod(shape) * found.itemsize != left:
         raise ValueError(f"the array {name} says it has the shape {shape} and holds {left} bytes: it is damaged")
+    if dtype == "str" and (np.frombuffer(data, dtype=np.uint32, offset=buffer.tell()) > LAST_LETTER).any():
+        raise ValueError(f"the array {name} holds text that is no Unicode: it is damaged")
     return np.frombuffer(data, dtype=found, offset=buffer.tell()).reshape(shape)
+
+
+def _short_text(dtype: np.dtype) -> bool:
+    return dtype.kind == "U" and dtype.isnative and 0 < dtype.itemsize <= 4 * MAX_LETTERS

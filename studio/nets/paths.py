@@ -27,7 +27,8 @@ LINEAR = (
 LINEAR_NAMES = frozenset(
     "add iadd sub isub neg mul imul mean sum flatten view reshape squeeze unsqueeze transpose permute cat concat "
     "concatenate contiguous clone float double to dropout dropout1d dropout2d dropout3d alpha_dropout avg_pool1d "
-    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d getitem chunk split unbind".split()
+    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d getitem chunk split "
+    "unbind".split()
 )
 KINKED = frozenset(
     "relu relu6 leakyrelu leaky_relu prelu hardtanh hardswish hardsigmoid softshrink selu abs clamp maximum minimum "
@@ -187,7 +188,12 @@ def _linear(network: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(network.get_submodule(str(node.target)), LINEAR)
     kind = _kind(network, node)
-    if kind in ("mul", "imul") and len(node.all_input_nodes) == 1 and len(node.args) > 1 and node.args[0] is node.args[1]:
+    if (
+        kind in ("mul", "imul")
+        and len(node.all_input_nodes) == 1
+        and len(node.args) > 1
+        and node.args[0] is node.args[1]
+    ):
         return False
     return kind in LINEAR_NAMES
 
@@ -210,9 +216,14 @@ def _simple(
     if len(calls) != 1 or not plain or len(bends) != 1:
         return None, None
     bend, source, norm = bends[0], bends[0].all_input_nodes[0], None
-    if _kind(network, bend).startswith(("max", "adaptivemax", "adaptive_max", "amax")) or len(bend.all_input_nodes) != 1:
+    if (
+        _kind(network, bend).startswith(("max", "adaptivemax", "adaptive_max", "amax"))
+        or len(bend.all_input_nodes) != 1
+    ):
         return None, None
-    if source.op == "call_module" and isinstance(network.get_submodule(str(source.target)), nn.modules.batchnorm._BatchNorm):
+    if source.op == "call_module" and isinstance(
+        network.get_submodule(str(source.target)), nn.modules.batchnorm._BatchNorm
+    ):
         norm, source = source, source.all_input_nodes[0]
     before = [calls[0], *([norm] if norm is not None else [])]
     alone = source is calls[0] and all(len(node.users) == 1 for node in before)
@@ -237,8 +248,6 @@ class _Recorder(fx.Interpreter):
         value = super().run_node(n)
         if n in self._bends:
             self.bends[n] = value
-        if n in self._wanted and isinstance(value, Tensor):
-            self.kept[n] = value
-        elif n in self._wanted:
+        if n in self._wanted:
             self.kept[n] = value
         return value

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from math import lcm
 from typing import Any
 
-
 from torch import fx, nn
 
 from studio.nets.spaces import Axis, Segment
@@ -257,7 +256,7 @@ class Follower:
             rest *= side
         if before[:axis] == after[:axis] and len(after) == axis + 1:
             return axis, tuple(Segment(part.space, part.expansion * rest) for part in layout)
-        if rest == 1 and axis == len(before) - 1 and after and after[-1] == before[-1]:
+        if axis == len(before) - 1 and after[-1:] == before[-1:]:
             return len(after) - 1, layout
         return self._lost(node, f"{node.name} folds its channels into another shape")
 
@@ -321,5 +320,3 @@ def _shape(node: fx.Node) -> tuple[int, ...] | None:
     """Return the shape of a node's value, None where it is not one tensor."""
     found = node.meta.get("tensor_meta")
     return tuple(found.shape) if found is not None and hasattr(found, "shape") else None
-
-

@@ -120,9 +120,7 @@ class Spaces:
     def along(self, space: int, role: str = "") -> tuple[Axis, ...]:
         """Return the axes on which a space lies, of one role or of all."""
         return tuple(
-            axis
-            for axis in self.axes
-            if role in ("", axis.role) and any(part.space == space for part in axis.layout)
+            axis for axis in self.axes if role in ("", axis.role) and any(part.space == space for part in axis.layout)
         )
 
 
@@ -162,7 +160,9 @@ def declared(network: nn.Module, axes: Sequence[Axis], sizes: Sequence[int]) -> 
         found = tensors[axis.tensor].shape[axis.axis]
         wanted = sum(sizes[part.space] * part.expansion for part in axis.layout) // axis.groups
         if found != wanted:
-            raise ValueError(f"{axis.tensor} has {found} entries along axis {axis.axis}, its layout {wanted}: correct it")
+            raise ValueError(
+                f"{axis.tensor} has {found} entries along axis {axis.axis}, its layout {wanted}: correct it"
+            )
     spaces = []
     for index, size in enumerate(sizes):
         own = [axis for axis in axes if any(part.space == index for part in axis.layout)]
@@ -234,4 +234,3 @@ def _tied(network: nn.Module) -> set[str]:
     for name, parameter in network.named_parameters(remove_duplicate=False):
         by_id.setdefault(id(parameter), []).append(name)
     return {name for names in by_id.values() if len(names) > 1 for name in names}
-

@@ -82,7 +82,7 @@ def widen(space: int, splits: Mapping[int, Sequence[float]], spaces: Spaces) -> 
 
 
 def keep(channels: Sequence[int]) -> Change:
-    """Return the change that keeps these channels only, in this order, as pruning does: readers are left as they are."""
+    """Return the change that keeps these channels only, in this order, as pruning does; readers stay as they are."""
     return Change(torch.tensor(list(channels)), torch.ones(len(channels), dtype=torch.float64))
 
 
@@ -128,7 +128,9 @@ def edited(tensor: Tensor, edit: Edit, factors: Sequence[float], new: Tensor | f
         return taken * scale.view(shape) + new * fill.view(shape)
     blocks = tensor.unflatten(0, (edit.groups, -1))
     width = tensor.shape[edit.axis]
-    local = (index.view(edit.groups, -1) - width * torch.arange(edit.groups, device=tensor.device)[:, None]).clamp(min=0)
+    local = (index.view(edit.groups, -1) - width * torch.arange(edit.groups, device=tensor.device)[:, None]).clamp(
+        min=0
+    )
     shape = [edit.groups, 1, *(-1 if axis == edit.axis else 1 for axis in range(1, tensor.dim()))]
     taken = torch.stack(
         [block.index_select(edit.axis, rows) for block, rows in zip(blocks, local, strict=True)]
@@ -179,7 +181,9 @@ def _check(spaces: Spaces, space: int, change: Change) -> None:
     block = len(change.src) // found.groups
     home = torch.arange(found.groups).repeat_interleave(block)
     if bool(((change.src >= 0) & (change.src * found.groups // found.size != home)).any()):
-        raise ValueError(f"space {found.name} lies in {found.groups} groups: each must grow alike, from its own channels")
+        raise ValueError(
+            f"space {found.name} lies in {found.groups} groups: each must grow alike, from its own channels"
+        )
 
 
 def _rows(network: nn.Module, spaces: Spaces, axis: Axis, changes: Mapping[int, Change]) -> list[Edit]:
@@ -197,7 +201,9 @@ def _rows(network: nn.Module, spaces: Spaces, axis: Axis, changes: Mapping[int, 
     bias = axis.tensor.endswith(".bias")
     inner = tensor.shape[: axis.axis] + tensor.shape[axis.axis + 1 :]
     width = inner.numel()
-    rows = change.delta[:, -1] if bias else change.delta[:, :width].unflatten(1, tuple(inner)) if inner else change.delta
+    rows = (
+        change.delta[:, -1] if bias else change.delta[:, :width].unflatten(1, tuple(inner)) if inner else change.delta
+    )
     return [replace(edit, added=rows.to(tensor).detach())]
 
 
@@ -220,9 +226,7 @@ def _columns(
     return [replace(edit, added=edited(torch.zeros_like(tensor), edit, edit.values, 1.0) * drawn)]
 
 
-def _index(
-    spaces: Spaces, axis: Axis, changes: Mapping[int, Change]
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def _index(spaces: Spaces, axis: Axis, changes: Mapping[int, Change]) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Return the old entry that each new entry along an axis copies, and the coefficients of the copies."""
     index: list[Tensor] = []
     factors: list[Tensor] = []

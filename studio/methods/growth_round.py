@@ -1,0 +1,230 @@
+"""One round of growth: the neurons scored, splits chosen within the budget, made, checked and measured."""
+
+__all__ = ["METHODS", "SCORED", "Choice", "GrowthConfig", "Outcome", "choose", "grow"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from studio.methods.curvature import Spectrum, curvatures, extremes
+from studio.methods.fast_splitting import energy_aware, rayleigh_spectra
+from studio.methods.growth import Planned, Scored, changes_of, fresh_neurons, measured, predicted, scored
+from studio.methods.growth_baselines import net2net, new_neurons, random_choice, random_splits
+from studio.methods.signed_splitting import signed_splitting
+from studio.methods.split_schemes import COPIES, SCHEMES, best_gains
+from studio.methods.splitting import splitting, unstable
+from studio.nets.costs import COUNTERS, marginal_costs
+from studio.nets.spaces import Spaces
+from studio.nets.surgery import Change, Edit, widened
+
+METHODS = ("s2d", "energy", "s3d", "random", "net2net", "new", "scratch")
+SCORED = ("s2d", "energy", "s3d")
+LISTED = 24
+TRIED = (0.5, 1.0, 2.0, 4.0)
+PRESERVED = {torch.float64: 1e-9, torch.float32: 1e-4}
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """Settings of a run.
+
+    `method`: one of `METHODS`. `rounds` of growth between stages of `stage` training steps. `optimiser`: adam, or lbfgs
+    (a step is then ten iterations on the whole set). `rate` falls along a cosine to a tenth within a stage. `eps`: the
+    step size of splits. `share`: of the neurons there are, or of what one more neuron everywhere would cost, that a
+    round may add; `cost` is what `energy` counts (macs, parameters, energy). `cap`: the widest a layer may get.
+    `spectrum`: lanczos or rayleigh, the paper's descent over `descent` batches. `c`, `copies`: of signed splits.
+    `noise` of Net2Net's copies and `fan_out` of new neurons are standard deviations.
+    """
+
+    method: str = "s2d"
+    rounds: int = 6
+    stage: int = 200
+    optimiser: str = "adam"
+    rate: float = 1e-2
+    decay: float = 1e-4
+    eps: float = 0.1
+    share: float = 0.3
+    cost: str = "macs"
+    cap: int = 512
+    spectrum: str = "lanczos"
+    descent: int = 96
+    c: float = 3.0
+    copies: int = 4
+    noise: float = 0.01
+    fan_out: float = 0.01
+    measures: int = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a round is about to do, and why.
+
+    `every`: the scored spaces, empty where a method does not look; `gains`, `prices` and `schemes` are those of each of
+    their neurons. `curvature`: the sum of the gains of the splits chosen, under examples that did not choose them.
+    """
+
+    changes: dict[int, Change]
+    plans: tuple[Planned, ...]
+    gains: tuple[float, ...]
+    every: tuple[Scored, ...]
+    neuron_gains: tuple[Float[Tensor, " n"], ...]
+    prices: tuple[Float[Tensor, " n"], ...]
+    schemes: tuple[tuple[str, ...], ...]
+    budget: float
+    approximate: bool
+
+    @property
+    def curvature(self) -> float:
+        """Return the coefficient of eps^2 in the change of the loss that all splits together promise."""
+        return sum(self.gains)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The grown network, the edits that made it, and what they did to the loss on the second probe.
+
+    `alone`: the change by each split listed (`listed` are their places in the choice); `tried` and `together`: step
+    sizes and the changes by all splits at once. `function_change`: the largest change of any output at step size 0,
+    relative to the largest output.
+    """
+
+    network: nn.Module
+    edits: tuple[Edit, ...]
+    listed: tuple[int, ...]
+    alone: tuple[float, ...]
+    tried: tuple[float, ...]
+    together: tuple[float, ...]
+    function_change: float
+
+
+def choose(
+    network: nn.Module, spaces: Spaces, config: GrowthConfig, probes: tuple[Batch, Batch],
+    batches: Callable[[int], Batch], loss: Loss, generator: torch.Generator,
+) -> Choice:  # fmt: skip
+    """Return what a round does to a network; `probes` are two sets of examples, `batches(k)` training batch k.
+
+    Deterministic given the generator. A method that finds nothing worth splitting returns no changes.
+    """
+    (inputs, targets), (second, answers) = probes
+    costs, budget = _costs(network, spaces, config, inputs)
+    caps = {space: max(0, min(spaces[space].size, config.cap - spaces[space].size)) for space in costs}
+    if config.method not in SCORED:
+        return _unlooked(network, spaces, config, costs, budget, caps, generator)
+    found = _descended(network, spaces, config, batches, loss, generator) if config.spectrum == "rayleigh" else {}
+    every = scored(
+        network, spaces, inputs, lambda outputs: loss(outputs, targets), costs,
+        lambda curvature: found[curvature.space] if found else extremes(curvature, generator),
+    )  # fmt: skip
+    room = [caps[each.space] for each in every]
+    if not every:
+        plans = []
+    elif config.method == "s3d":
+        plans = signed_splitting(every, budget, room, config.c, config.copies)
+    else:
+        plans = (energy_aware if config.method == "energy" else splitting)(every, budget, room)
+    used = tuple(dict.fromkeys(plan.space for plan in plans))
+    gains = predicted(plans, curvatures(network, spaces, second, lambda out: loss(out, answers), used)) if used else []
+    tables = [_best(each, config) for each in every]
+    return Choice(
+        changes_of(spaces, plans, config.eps), tuple(plans), tuple(gains), every,
+        tuple(table[0] for table in tables), tuple(table[1] for table in tables), tuple(table[2] for table in tables),
+        budget, any(each.curvature.approximate for each in every),
+    )  # fmt: skip
+
+
+def grow(
+    network: nn.Module, spaces: Spaces, config: GrowthConfig, choice: Choice, probe: Batch, loss: Loss,
+    generator: torch.Generator,
+) -> Outcome:  # fmt: skip
+    """Return the network grown by a choice, checked and measured on a probe batch that did not choose.
+
+    Raises `ValueError` where copies at step size 0 do not compute what the network computed: such a network holds
+    something that surgery does not know, and must not be grown in silence.
+    """
+    inputs, targets = probe
+    modes = {name: module.training for name, module in network.named_modules()}
+    network.eval()
+    with torch.no_grad():
+        before = network(inputs)
+        base = float(loss(before, targets))
+        change = 0.0
+        tried: tuple[float, ...] = ()
+        together = []
+        if choice.plans:
+            still, _ = widened(network, spaces, changes_of(spaces, choice.plans, 0.0))
+            change = float((still(inputs) - before).abs().max() / before.abs().max().clamp(min=1e-12))
+            if not change <= PRESERVED.get(before.dtype, 1e-2):
+                raise ValueError(
+                    f"copies of neurons changed the network's outputs by {change:.1e} of their size: it holds an "
+                    "operation that surgery does not know; declare its channel spaces by hand"
+                )
+            tried = tuple(factor * config.eps for factor in TRIED)
+            for eps in tried:
+                moved, _ = widened(network, spaces, changes_of(spaces, choice.plans, eps))
+                together.append(float(loss(moved(inputs), targets)) - base)
+        grown, edits = widened(network, spaces, choice.changes, generator)
+        order = sorted(range(len(choice.plans)), key=lambda place: choice.plans[place].gain)[:LISTED]
+        alone = measured(
+            network, spaces, choice.plans, order, config.eps, inputs, lambda outputs: loss(outputs, targets)
+        )
+    for (name, module), (_, copy) in zip(network.named_modules(), grown.named_modules(), strict=True):
+        module.training = copy.training = modes[name]
+    return Outcome(grown, edits, tuple(order), tuple(alone), tried, tuple(together), change)
+
+
+def _costs(network: nn.Module, spaces: Spaces, config: GrowthConfig, inputs: Tensor) -> tuple[dict[int, float], float]:
+    """Return what one more neuron of each space costs, and what a round may spend."""
+    where = spaces.splittable
+    if config.method == "energy":
+        every = marginal_costs(network, spaces, inputs[:1], COUNTERS[config.cost])
+        costs = {space: every[space] for space in where}
+        return costs, config.share * sum(costs[space] * spaces[space].size for space in where)
+    neurons = sum(spaces[space].size for space in where)
+    return dict.fromkeys(where, 1.0), float(max(1, round(config.share * neurons)))
+
+
+def _unlooked(
+    network: nn.Module, spaces: Spaces, config: GrowthConfig, costs: dict[int, float], budget: float,
+    caps: dict[int, int], generator: torch.Generator,
+) -> Choice:  # fmt: skip
+    """Return the choice of a method that chooses without looking at the loss."""
+    plans: list[Planned] = []
+    changes: dict[int, Change] = {}
+    if config.method != "scratch":
+        drawn = random_choice(spaces, costs, budget, caps, generator)
+        if config.method == "new":
+            changes = fresh_neurons(network, spaces, new_neurons(drawn), config.fan_out, generator)
+        elif config.method == "net2net":
+            plans = net2net(network, spaces, drawn, config.noise, config.eps, generator)
+        else:
+            plans = random_splits(network, spaces, drawn, generator)
+    changes = changes_of(spaces, plans, config.eps) or changes
+    return Choice(changes, tuple(plans), (0.0,) * len(plans), (), (), (), (), budget, False)
+
+
+def _descended(
+    network: nn.Module, spaces: Spaces, config: GrowthConfig, batches: Callable[[int], Batch], loss: Loss,
+    generator: torch.Generator,
+) -> dict[int, Spectrum]:  # fmt: skip
+    def feed():
+        for index in range(config.descent):
+            inputs, targets = batches(index)
+            yield inputs, lambda outputs, targets=targets: loss(outputs, targets)
+
+    return rayleigh_spectra(network, spaces, feed(), config.descent, generator)
+
+
+def _best(each: Scored, config: GrowthConfig) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Return every neuron's best gain under the method, what it costs, and the scheme's name."""
+    low, high = each.spectrum.low, each.spectrum.high
+    if config.method != "s3d":
+        gains = unstable(low) / 2
+        return gains, torch.full_like(gains, each.cost), tuple("binary+" if g < 0 else "" for g in gains.tolist())
+    gains, index = best_gains(low, torch.maximum(low, high), config.c, config.copies)
+    extra = torch.tensor([COPIES[place] - 1 if place >= 0 else 1 for place in index.tolist()]).to(gains)
+    return gains, each.cost * extra, tuple(SCHEMES[place] if place >= 0 else "" for place in index.tolist())

@@ -1,0 +1,51 @@
+"""The lineage of a growing network's neurons: who came from whom, when, with what share."""
+
+__all__ = ["Lineage", "first_generation", "next_generation"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from studio.nets.surgery import NEW, Change
+
+
+@dataclass(frozen=True, eq=False)
+class Lineage:
+    """The neurons of one space: `ids` for life, `parents` (-1: nobody), the round they were `born` in, their `shares`.
+
+    A share is the product of the reader coefficients on the way from the first ancestor: the shares of a family sum to
+    1 at the split, and the sum of their absolute values says how much signed copies cancel each other.
+    """
+
+    ids: Int[Tensor, " n"]
+    parents: Int[Tensor, " n"]
+    born: Int[Tensor, " n"]
+    shares: Float[Tensor, " n"]
+
+
+def first_generation(widths: Sequence[int]) -> tuple[Lineage, ...]:
+    """Return the lineages of a network's spaces before it has grown; ids run through all spaces."""
+    found, begin = [], 0
+    for width in widths:
+        none = torch.full((width,), -1)
+        found.append(Lineage(begin + torch.arange(width), none, torch.zeros_like(none), torch.ones(width).double()))
+        begin += width
+    return tuple(found)
+
+
+def next_generation(lineage: Lineage, change: Change, round: int, fresh: int) -> Lineage:
+    """Return a space's lineage after a change; first copies keep their ids, others get `fresh` ones."""
+    src = change.src
+    old = src.clamp(min=0)
+    seen: set[int] = set()
+    later = torch.tensor([slot == NEW or slot in seen or seen.add(slot) is not None for slot in src.tolist()])
+    count = fresh + torch.cumsum(later.long(), dim=0) - 1
+    return Lineage(
+        ids=torch.where(later, count, lineage.ids[old]),
+        parents=torch.where(later, torch.where(src < 0, -1, lineage.ids[old]), lineage.parents[old]),
+        born=torch.where(later, torch.full_like(src, round), lineage.born[old]),
+        shares=torch.where(src < 0, torch.ones_like(lineage.shares[old]), lineage.shares[old] * change.coef),
+    )

@@ -1,0 +1,82 @@
+"""What a network costs, and what one more channel would: counted on the network, never by a formula of widths."""
+
+__all__ = ["COUNTERS", "energy", "latency", "macs", "marginal_costs", "parameters"]
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from studio.nets.spaces import Spaces
+from studio.nets.surgery import keep, widened
+
+# What fetching one weight costs in multiply-accumulates: an assumption of ours, to be replaced by one's own hardware's.
+FETCH = 100.0
+Counter = Callable[[nn.Module, Tensor], float]
+
+
+def macs(network: nn.Module, example: Tensor) -> int:
+    """Return the multiply-accumulates of one example (of layers and products; additions and activations are free).
+
+    Counted by PyTorch's own counter on tensors without contents, so that large networks cost nothing to count.
+    """
+    ghost = copy.deepcopy(network).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        ghost(torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    return counter.get_total_flops() // (2 * len(example))
+
+
+def parameters(network: nn.Module, example: Tensor | None = None) -> int:
+    """Return how many parameters a network has."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def energy(network: nn.Module, example: Tensor) -> float:
+    """Return the energy of one example in units of a multiply-accumulate, with every weight fetched once.
+
+    A fetch is taken to cost `FETCH` units, which is our assumption and not the paper's.
+    """
+    return macs(network, example) + FETCH * parameters(network)
+
+
+def latency(network: nn.Module, example: Tensor, repeats: int = 20) -> float:
+    """Return the median seconds of one pass forward over the example batch: the only figure here that is not exact."""
+    times = []
+    with torch.no_grad():
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            network(example)
+            if example.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[repeats // 2]
+
+
+COUNTERS: Mapping[str, Counter] = {"macs": macs, "parameters": parameters, "energy": energy}
+
+
+def marginal_costs(
+    network: nn.Module, spaces: Spaces, example: Tensor, counter: Counter = macs, more: int = 1
+) -> dict[int, float]:
+    """Return what one more channel of each growable space costs: a dry widening by `more` blocks, counted and divided.
+
+    For `latency` take `more` of eight or so: a single channel is lost in the noise. A space in groups grows by one
+    channel a group, and the cost is that of one of them. When neighbours grow in the same round the costs change (they
+    are products of widths): count again.
+    """
+    ghost = copy.deepcopy(network) if counter is latency else copy.deepcopy(network).to("meta")
+    before, costs = counter(ghost, example), {}
+    for space in spaces.growable:
+        size, groups = spaces[space].size, spaces[space].groups
+        block = size // groups
+        source = [
+            start + (slot if slot < block else 0) for start in range(0, size, block) for slot in range(block + more)
+        ]
+        change = replace(keep(source), coef=torch.ones(len(source), dtype=torch.float64))
+        grown, _ = widened(ghost, spaces, {space: change})
+        costs[space] = (counter(grown, example) - before) / (groups * more)
+    return costs
