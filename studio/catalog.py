@@ -6,6 +6,8 @@ from studio.studies.diverse_images import DiverseImages
 from studio.studies.ensemble import Ensemble
 from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
+from studio.studies.split_images import SplitImages
+from studio.studies.split_toy import SplitToy
 from studio.studies.study import Study
 
-CATALOG: tuple[type[Study], ...] = (FuseDream, DiverseImages, Landscapes, Ensemble)
+CATALOG: tuple[type[Study], ...] = (FuseDream, DiverseImages, Landscapes, Ensemble, SplitToy, SplitImages)

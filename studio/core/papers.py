@@ -1,6 +1,6 @@
 """The papers the studio stands on, and how to cite them."""
 
-__all__ = ["FUSEDREAM", "HARMLESS", "Paper", "bibtex"]
+__all__ = ["FAST_SPLITTING", "FUSEDREAM", "HARMLESS", "SIGNED_SPLITTING", "SPLITTING", "Paper", "bibtex"]
 
 from dataclasses import dataclass
 
@@ -34,6 +34,27 @@ HARMLESS = Paper(
     authors="Gong, Chengyue and Wu, Lemeng and Liu, Qiang",
     year=2022,
     arxiv="2202.08376",
+)
+SPLITTING = Paper(
+    key="wu2019splitting",
+    title="Splitting Steepest Descent for Growing Neural Architectures",
+    authors="Wu, Lemeng and Wang, Dilin and Liu, Qiang",
+    year=2019,
+    arxiv="1910.02366",
+)
+FAST_SPLITTING = Paper(
+    key="wang2019energy",
+    title="Energy-Aware Neural Architecture Optimization with Fast Splitting Steepest Descent",
+    authors="Wang, Dilin and Li, Meng and Wu, Lemeng and Chandra, Vikas and Liu, Qiang",
+    year=2019,
+    arxiv="1910.03103",
+)
+SIGNED_SPLITTING = Paper(
+    key="wu2020steepest",
+    title="Steepest Descent Neural Architecture Optimization: Escaping Local Optimum with Signed Neural Splitting",
+    authors="Wu, Lemeng and Ye, Mao and Lei, Qi and Lee, Jason D. and Liu, Qiang",
+    year=2020,
+    arxiv="2003.10392",
 )
 
 

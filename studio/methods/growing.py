@@ -42,6 +42,11 @@ class GrowthProblem(Protocol):
         """Two inputs, to trace a network with."""
         ...
 
+    @property
+    def test_words(self) -> str:
+        """What `accuracy` is a share of, in words."""
+        ...
+
     def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
         """Return a freshly drawn network of these widths, or the small one to begin with."""
         ...
@@ -137,11 +142,11 @@ def growing(
     total = growth_steps(config)
     now = _first(problem, config, generator, widths) if start is None else replace(start, total=total, outcome="")
     live = _restored(problem, config, now)
-    now = _ended(config, now, live)
+    now = _ended(problem, config, now)
     yield now
     while now.step < total:
         generator.set_state(now.random)
-        now = _ended(config, _next(problem, config, generator, live, now), live)
+        now = _ended(problem, config, _next(problem, config, generator, live, now))
         yield now
 
 
@@ -366,7 +371,7 @@ def _measured(problem: GrowthProblem, live: Live, now: Grown) -> Grown:
     return replace(now, curve=torch.cat([now.curve, torch.tensor([row], dtype=torch.float64)]))
 
 
-def _ended(config: GrowthConfig, now: Grown, live: Live) -> Grown:
+def _ended(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Grown:
     """Return the snapshot as it stands: the last one of a run carries a sentence."""
     if now.step < growth_steps(config):
         return now
@@ -376,6 +381,6 @@ def _ended(config: GrowthConfig, now: Grown, live: Live) -> Grown:
         now, total=max(now.step, growth_steps(config)),
         outcome=(
             f"{neurons:,.0f} neurons, {size:,.0f} parameters, {cost:,.0f} multiply-accumulates: loss {loss:.3g}, "
-            f"{right:.1%} on the test set" + ("; no split lowers the loss any more" if stable else "")
+            f"{right:.1%} {problem.test_words}" + ("; no split lowers the loss any more" if stable else "")
         ),
     )  # fmt: skip

@@ -59,6 +59,11 @@ class GrowthImages:
         return self.inputs[:2]
 
     @property
+    def test_words(self) -> str:
+        """Return what `accuracy` is a share of, in words."""
+        return "of the test set right"
+
+    @property
     def start(self) -> tuple[int, ...]:
         """Return the widths of the seed network."""
         return SEEDS[self.family]
@@ -135,7 +140,7 @@ def growth_images(
     most = len(inputs) if apart else len(inputs) - 1
     if not 2 <= count <= most:
         left = "" if apart else ", as the rest is the test set"
-        raise ValueError(f"count must be between 2 and {most:,} for data {data!r}{left}, got {count:,}")
+        raise ValueError(f"training must be between 2 and {most:,} for data {data!r}{left}, got {count:,}")
     order = torch.randperm(len(inputs), generator=generator_from(seed, "split"))
     test_inputs, test_labels = test if apart else (inputs[order[count:]], labels[order[count:]])
     inputs, labels = inputs[order[:count]], labels[order[:count]]

@@ -54,6 +54,11 @@ class GrowthToy:
         return len(self.inputs)
 
     @property
+    def test_words(self) -> str:
+        """Return what `accuracy` is a share of, in words."""
+        return "of the held-out variance explained"
+
+    @property
     def example(self) -> Float[Tensor, "2 f"]:
         """Return two inputs, enough to trace a network."""
         return self.inputs[:2]

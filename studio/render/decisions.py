@@ -1,6 +1,6 @@
 """What classifiers decide, as pictures: maps of the plane in the classes' colours, and small pictures enlarged."""
 
-__all__ = ["PALETTE", "decision_map", "disagreement_map", "enlarged", "with_points"]
+__all__ = ["PALETTE", "decision_map", "disagreement_map", "enlarged", "signed_map", "with_points"]
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -25,6 +25,13 @@ def decision_map(probabilities: Float[np.ndarray, "h w k"]) -> UInt8[np.ndarray,
 def disagreement_map(shares: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Return how many members are outvoted at each place, from white (0) to dark (1); the first row is the bottom."""
     return _eight_bit(255 - shares.clip(0, 1)[:, :, None] * (255 - DARK))[::-1].copy()
+
+
+def signed_map(values: Float[np.ndarray, "h w"], side: int = SIDE) -> UInt8[np.ndarray, "hh ww 3"]:
+    """Return values in [-1, 1] from blue through white to orange, about `side` high; the first row is the bottom."""
+    factor = max(1, round(side / values.shape[0]))
+    large = values.clip(-1, 1).repeat(factor, axis=0).repeat(factor, axis=1)[::-1, :, None]
+    return _eight_bit(255 - np.abs(large) * (255 - np.where(large < 0, PALETTE[0], PALETTE[1])))
 
 
 def with_points(

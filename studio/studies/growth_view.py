@@ -1,0 +1,120 @@
+"""What a growing network looks like: its neurons and their links, the round's splits, and its curves."""
+
+__all__ = ["Grower", "growth_curves", "growth_network"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from studio.core.seeds import generator_from
+from studio.methods.growing import Grown
+from studio.methods.growth_round import GrowthConfig
+from studio.nets.spaces import trace
+from studio.scenes import Curves, Layer, Link, Network, Series, Split
+
+FLOOR = 1e-16
+SHOWN_LINKS = 128
+UNITS = {"macs": "MACs", "parameters": "parameters", "energy": "MACs, a weight fetched at 100"}
+
+
+class Grower(Protocol):
+    """What a view needs of a problem: its networks, and two inputs to trace them with."""
+
+    @property
+    def example(self) -> Tensor:
+        """Two inputs."""
+        ...
+
+    def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
+        """Return a network of these widths."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """Where the state of a network of given widths holds the links: (tensor, source, target, entries per channel)."""
+
+    names: tuple[str, ...]
+    links: tuple[tuple[int, int, int, int], ...]
+
+
+def growth_network(problem: Grower, snapshot: Grown, config: GrowthConfig, title: str) -> Network:
+    """Return the network of a snapshot as a scene."""
+    wiring = _wiring(problem, snapshot.widths)
+    columns = zip(
+        wiring.names, snapshot.ids, snapshot.parents, snapshot.born, snapshot.shares, snapshot.low, snapshot.high,
+        snapshot.gains, snapshot.costs, snapshot.schemes, strict=True,
+    )  # fmt: skip
+    layers = tuple(
+        Layer(
+            name, ids.numpy(), parents.numpy(), born.numpy(), shares.numpy(), low.numpy(), high.numpy(), gains.numpy(),
+            costs.numpy(), schemes,
+        )
+        for name, ids, parents, born, shares, low, high, gains, costs, schemes in columns
+    )  # fmt: skip
+    splits = tuple(
+        Split(wiring.names[space], neuron, scheme, predicted, measured)
+        for space, neuron, scheme, predicted, measured in zip(
+            snapshot.split_spaces, snapshot.split_ids, snapshot.split_schemes, snapshot.split_predicted,
+            snapshot.split_measured, strict=True,
+        )
+    )  # fmt: skip
+    return Network(
+        title=title, layers=layers, links=tuple(_links(wiring, snapshot)), splits=splits, round=snapshot.round,
+        scored=snapshot.scored, eps=config.eps, curvature=snapshot.curvature, probe_eps=np.array(snapshot.tried),
+        probe_changes=np.array(snapshot.together), budget=snapshot.budget,
+        unit=UNITS[config.cost] if config.method == "energy" else "neurons", approximate=snapshot.approximate,
+    )  # fmt: skip
+
+
+def growth_curves(snapshot: Grown, test: str) -> tuple[Curves, ...]:
+    """Return the loss of every step, and the loss and the test against neurons, cost and work; `test` names it."""
+    neurons, macs, parameters, work, loss, right = snapshot.curve[:, 1:].numpy().T
+    loss = np.maximum(loss, FLOOR)
+    every = snapshot.losses.double().clamp(min=FLOOR).numpy()
+    ran = np.arange(1, len(every) + 1, dtype=np.float64)
+    steps = (
+        (Curves("Training loss", "training step", "loss", (Series("loss", ran, every),), log_y=True),)
+        if len(ran)
+        else ()
+    )
+    return (
+        *steps,
+        Curves("Loss against neurons", "neurons", "loss", (Series("loss", neurons, loss),), log_y=True),
+        Curves("Loss against cost", "multiply-accumulates", "loss", (Series("loss", macs, loss),), log_y=True),
+        Curves("Loss against work", "multiply-accumulates spent on training", "loss",
+               (Series("loss", work, loss),), log_y=True),
+        Curves(f"{test} against parameters", "parameters", "%", (Series(test.lower(), parameters, 100 * right),)),
+    )  # fmt: skip
+
+
+def _links(wiring: Wiring, snapshot: Grown) -> list[Link]:
+    found = []
+    for place, source, target, each in wiring.links:
+        weight = snapshot.state[place].double()
+        if max(weight.shape[:2]) > SHOWN_LINKS * each:
+            continue
+        strength = weight.flatten(1).unflatten(1, (snapshot.widths[source], -1)).norm(dim=2)
+        found.append(Link(source, target, (strength / strength.max().clamp(min=FLOOR)).numpy()))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _wiring(problem: Grower, widths: tuple[int, ...]) -> Wiring:
+    """Return the wiring of the problem's network of these widths, traced once for each."""
+    network = problem.network(widths, generator_from(0, "only its shape"))
+    spaces = trace(network, problem.example)
+    places = {name: place for place, name in enumerate(network.state_dict())}
+    order = {space: place for place, space in enumerate(spaces.growable)}
+    writers = {name: order[space] for space in order for name in spaces[space].writers}
+    links = tuple(
+        (places[axis.tensor], order[axis.layout[0].space], writers[axis.module], axis.layout[0].expansion)
+        for axis in spaces.axes
+        if axis.role == "reader" and axis.module in writers and len(axis.layout) == 1 and axis.groups == 1
+    )
+    return Wiring(tuple(spaces[space].name for space in order), links)
