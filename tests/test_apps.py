@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from surfaces.cable import Cable
+from surfaces.growing import Growing
 from surfaces.painting import Painting
 
 from studio.catalog import CATALOG
@@ -36,7 +37,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address():
-    demo = gallery((*CATALOG, Painting))
+    demo = gallery((*CATALOG, Painting, Growing))
     yield open_server(demo)
     demo.close(verbose=False)
 
@@ -138,6 +139,27 @@ def test_a_member_can_be_chosen_and_stays_chosen(visit):
     assert card.count() == 1 and card.inner_text().startswith("Point 2 at (")
     members.nth(1).press("ArrowRight")
     assert card.inner_text().startswith("Point 3 at (")
+
+
+def test_a_growing_network_keeps_what_was_chosen_and_moved(visit):
+    tab = visit("?study=growing&steps=12&wait=0.5", width=390)
+    tab.run()
+    net = tab.page.locator(".st-net").locator("visible=true")
+    budget, words = net.locator(".st-net-budget"), net.locator(".st-net-budget-words")
+    budget.wait_for()
+    neurons = net.locator(".st-net-field > input")
+    neurons.nth(1).press("Space")
+    chosen, before = net.locator(".st-net-field > input:checked").get_attribute("value"), neurons.count()
+    budget.press("End")
+    everything = words.inner_text()
+    budget.press("Home")
+    assert words.inner_text().startswith("A budget of 0 weights pays 0 neurons") and "pays 0" not in everything
+    tab.status("done")
+    assert before < neurons.count() == 3 + 12 + 4 and budget.input_value() == "0" and "pays 0" in words.inner_text()
+    assert net.locator(".st-net-field > input:checked").get_attribute("value") == chosen
+    card = net.locator(".st-net-card").locator("visible=true")
+    assert card.count() == 1 and f"neuron {chosen[2:]}" in card.inner_text()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390, tab.page.evaluate(WIDEST)
 
 
 def test_diverse_pictures_stand_in_order_and_in_their_trade_off(visit):

@@ -21,7 +21,9 @@ from studio.files.archive import Recipe, png_bytes, recipe_text
 from studio.render.charts import curves_figure, points_figure
 from studio.render.film import LARGEST, fitted
 from studio.render.members import members_html
-from studio.scenes import Curves, Images, Members, Points, Scene
+from studio.render.network import SCRIPT as NETWORK_SCRIPT
+from studio.render.network import network_html
+from studio.scenes import Curves, Images, Members, Network, Points, Scene
 from studio.studies.study import Study
 
 HERE = Path(__file__)
@@ -59,13 +61,14 @@ def page_html(
     """
     figures = [_figure(scene) for scene in scenes if isinstance(scene, Curves | Points)]
     body = [
-        _header(study, row, snapshot), _stage(scenes, film, snapshot), _charts(scenes), _knobs(study), _papers(study),
-        _footer(row),
+        _header(study, row, snapshot), _stage(scenes, film, snapshot), _networks(scenes), _charts(scenes),
+        _knobs(study), _papers(study), _footer(row),
     ]  # fmt: skip
     frames = [{"step": _step(step, snapshot.total), "picture": _png(pixels)} for step, pixels in film]
     recipe = recipe_text(Recipe(row.study, row.version, row.knobs))
     data = (_data("recipe", recipe), _data("frames", json.dumps(frames)), _data("charts", f"[{','.join(figures)}]"))
-    scripts = ([get_plotlyjs()] if figures else []) + [SCRIPT]
+    grown = [f"{NETWORK_SCRIPT}\nstudioNetwork(document.body);\n"] if _networks(scenes) else []
+    scripts = ([get_plotlyjs()] if figures else []) + grown + [SCRIPT]
     return PAGE.format(
         policy=_policy(scripts),
         title=_say(f"{study.title}, seed {study.seed}"),
@@ -103,6 +106,12 @@ def _stage(scenes: Sequence[Scene], film: Sequence[tuple[int, np.ndarray]], snap
     trades = [scene for scene in scenes if isinstance(scene, Members) and len(scene.losses)]
     parts += [f'<div class="card">{members_html(scene, str(index))}</div>' for index, scene in enumerate(trades)]
     return f'<section class="stage">{"".join(parts)}</section>' if parts else ""
+
+
+def _networks(scenes: Sequence[Scene]) -> str:
+    """Return the networks that grew; the page's script moves their sliders."""
+    grown = [scene for scene in scenes if isinstance(scene, Network)]
+    return "".join(f"<h2>Network</h2>{network_html(scene, str(index))}" for index, scene in enumerate(grown))
 
 
 def _captions(scenes: Sequence[Scene]) -> str:

@@ -16,7 +16,7 @@ from studio.render.film import gif_bytes, mp4_bytes
 from studio.render.raster import still
 from studio.render.solids import plane_glb
 from studio.render.tables import csv_text
-from studio.scenes import Curves, Members, Points, Scene
+from studio.scenes import Curves, Members, Network, Points, Scene
 from studio.studies.study import snapshot_type
 
 FORMATS = ("png", "gif", "mp4", "glb", "sdf", "csv", "html", "py")
@@ -90,7 +90,7 @@ def _scenes(desk: Desk, row: Row) -> tuple[Scene, ...]:
 def _allowed(scenes: tuple[Scene, ...]) -> tuple[str, ...]:
     pictures = still(scenes) is not None
     surface = any(isinstance(scene, Points) for scene in scenes)
-    charts = any(isinstance(scene, Curves | Members) for scene in scenes)
+    charts = any(isinstance(scene, Curves | Members | Network) for scene in scenes)
     possible = {"png": pictures, "gif": pictures, "mp4": pictures, "glb": surface, "sdf": False, "csv": charts}
     return tuple(kind for kind in FORMATS if possible.get(kind, True))
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from studio.scenes import Curves, Images, Members, Points, Scene
+from studio.render.network_picture import network_picture
+from studio.scenes import Curves, Images, Members, Network, Points, Scene
 
 PAPER = (250, 250, 248)
 INK = (30, 41, 59)
@@ -25,6 +26,8 @@ def still(scenes: tuple[Scene, ...]) -> UInt8[np.ndarray, "h w 3"] | None:
                 return sheet(scene)
             case Points():
                 return points_picture(scene)
+            case Network():
+                return network_picture(scene)
             case Curves() | Members():
                 continue
             case _:

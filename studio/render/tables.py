@@ -1,4 +1,4 @@
-"""Charts into a table: every point of every curve, and every member, as a line of CSV."""
+"""Charts into a table: every point of every curve, every member and every neuron as a line of CSV."""
 
 __all__ = ["csv_text"]
 
@@ -6,15 +6,16 @@ import csv
 import io
 from collections.abc import Sequence
 
-from studio.scenes import Curves, Members, Scene
+from studio.scenes import Curves, Members, Network, Scene
 
 HEADER = ("curve", "series", "x", "y")
 FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def csv_text(scenes: Sequence[Scene]) -> str:
-    """Return the curves and the members among the scenes as CSV, the members' losses as x, their distances as y.
+    """Return the curves, the members and the neurons among the scenes as CSV.
 
+    A member's loss is x and its distance y; a neuron's smallest eigenvalue is x and its largest y.
     A title that a spreadsheet would take for a formula begins with an apostrophe.
     """
     buffer = io.StringIO()
@@ -31,6 +32,11 @@ def csv_text(scenes: Sequence[Scene]) -> str:
                 (_words(scene.title), f"member {index}", _number(x), _number(y))
                 for index, (x, y) in enumerate(pairs, start=1)
             )
+        if isinstance(scene, Network):
+            for layer in scene.layers:
+                neurons = zip(layer.ids, layer.low, layer.high, strict=True)
+                title = _words(f"{scene.title}: {layer.name}")
+                table.writerows((title, f"neuron {index}", _number(low), _number(high)) for index, low, high in neurons)
     return buffer.getvalue()
 
 

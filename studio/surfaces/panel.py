@@ -16,9 +16,11 @@ from studio.desk.desk import Desk, Frame
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure
 from studio.render.members import members_html
+from studio.render.network import network_html
 from studio.render.raster import enlarge, still
-from studio.scenes import Curves, Images, Members, Points, Scene
+from studio.scenes import Curves, Images, Members, Network, Points, Scene
 from studio.studies.study import Study
+from studio.surfaces.panel_network import NetworkView
 
 WIDE = widgets.Layout(width="auto")
 LABEL = {"description_width": "9em"}
@@ -45,6 +47,7 @@ class Panel:
         self._picture = widgets.Image(format="png", layout=widgets.Layout(width="320px", display="none"))
         self._chart = widgets.VBox([])
         self._members = widgets.HTML("")
+        self._network = NetworkView()
         self._status = widgets.HTML("")
         self._bar = widgets.IntProgress(description="ready", layout=WIDE, style=LABEL)
         self._go = widgets.Button(description="Run", button_style="primary", icon="play")
@@ -207,6 +210,8 @@ class Panel:
                         self._picture.layout.display = "block"
                 case Members():
                     self._members.value = members_html(scene, self._type.name)
+                case Network():
+                    self._network.html = network_html(scene, self._type.name)
                 case Curves():
                     charts.append(scene)
                 case _:
@@ -238,7 +243,7 @@ class Panel:
             parts.append(more)
         parts += [widgets.HBox([self._go, self._hold, self._one, self._end]), self._bar, self._status]
         left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px", padding="0 16px 0 0"))
-        shown = [self._picture, self._members, self._chart]
+        shown = [self._picture, self._members, self._network, self._chart]
         right = widgets.VBox(shown, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
         return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
 

@@ -13,6 +13,7 @@ from studio.core.papers import bibtex
 from studio.desk.desk import Desk
 from studio.desk.store import Row
 from studio.render.members import KEEP_CHOICE
+from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
@@ -20,7 +21,7 @@ from studio.surfaces.web_knobs import component, examples
 from studio.surfaces.web_run import NAMED_ERRORS, Shown, empty_chart, file_of, progress, sentence, study_of
 from studio.surfaces.web_visitor import Visitors
 
-CHARTS = 2
+CHARTS = 5
 SLOW = 10.0
 FIGURE_GAP = 0.3
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -52,6 +53,7 @@ class Page:
     stage: gr.HTML
     plane: gr.Plot
     members: gr.HTML
+    network: gr.HTML
     charts: tuple[gr.Plot, ...]
     status: gr.HTML
     forecast: gr.HTML
@@ -179,6 +181,10 @@ class Page:
         updates: Updates = {self.status: new.status}
         if new.pictures != old.pictures:
             updates[self.stage] = gr.update(value=new.pictures, visible=True)
+        if heavy and new.network != old.network:
+            updates[self.network] = gr.update(value=new.network, visible=bool(new.network))
+            if not new.pictures:
+                updates[self.stage] = gr.update(visible=False)
         if new.plane is not None and heavy:
             updates[self.plane] = gr.update(value=new.plane, visible=True)
             updates[self.stage] = gr.update(visible=bool(new.pictures))
@@ -220,6 +226,7 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
             status = gr.HTML(idle_html(), elem_classes="st-state")
             stage = gr.HTML(EMPTY_STAGE, elem_classes="st-canvas")
             plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
+        network = gr.HTML(visible=False, js_on_load=KEEP_NETWORK, elem_classes="st-grown")
         with gr.Column(elem_classes="st-more"):
             members = gr.HTML(visible=False, js_on_load=KEEP_CHOICE)
             charts = tuple(
@@ -236,7 +243,7 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
     ticket = gr.Textbox("", visible="hidden", label="Run")
     page = Page(
         study, desk, visitors, found, upload, ticket, buttons, compare, slow,
-        stage, plane, members, charts, status, forecast, link, download,
+        stage, plane, members, network, charts, status, forecast, link, download,
     )  # fmt: skip
     _wire(page)
     return page
@@ -284,7 +291,7 @@ def _seed(control: Any, made: dict[str, Component]) -> None:
 
 def _wire(page: Page) -> None:
     knobs_in, buttons = list(page.knobs), page.buttons
-    shown = [page.stage, page.plane, page.members, *page.charts, page.status, page.download]
+    shown = [page.stage, page.plane, page.members, page.network, *page.charts, page.status, page.download]
     outputs = [page.ticket, *buttons.values(), *shown]
     words = [knob.submit for knob in page.knobs if isinstance(knob, gr.Textbox)]
     given = [page.ticket, page.compare, page.slow, *knobs_in]

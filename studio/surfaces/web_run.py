@@ -20,8 +20,9 @@ from studio.desk.store import Row
 from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure, points_figure
 from studio.render.members import members_html
+from studio.render.network import network_html
 from studio.render.raster import still
-from studio.scenes import Curves, Images, Members, Points, Scene
+from studio.scenes import Curves, Images, Members, Network, Points, Scene
 from studio.studies.study import Study
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
@@ -40,10 +41,11 @@ _watching: set[object] = set()
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is on the page: pictures and members as HTML, a plane and charts as figures, the status, the frame."""
+    """What is on the page: pictures, members and a network as HTML, a plane and charts as figures, status and frame."""
 
     pictures: str = ""
     members: str = ""
+    network: str = ""
     plane: go.Figure | None = None
     charts: tuple[go.Figure, ...] = ()
     status: str = ""
@@ -106,7 +108,7 @@ def shown(study: Study, frame: Frame, label: str = "") -> Shown:
 
 def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: str = "") -> Shown:
     """Return the drawings of one snapshot of a run; `place` tells two drawings of one run on a page apart."""
-    pictures, members, plane, charts = "", "", None, []
+    pictures, members, network, plane, charts = "", "", "", None, []
     scenes = study.view(snapshot)
     for scene in scenes:
         match scene:
@@ -116,11 +118,14 @@ def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: st
                 plane = points_figure(scene)
             case Members():
                 members = members_html(scene, f"{place}{row.id[:8]}")
+            case Network():
+                named = replace(scene, title=f"{label}: {scene.title}") if label else scene
+                network += network_html(named, f"{place}{row.id[:8]}")
             case Curves():
                 charts.append(curves_figure(scene).update_layout(height=CHART_HEIGHT))
             case _:
                 assert_never(scene)
-    return Shown(pictures, members, plane, tuple(charts), scenes=scenes)
+    return Shown(pictures, members, network, plane, tuple(charts), scenes=scenes)
 
 
 async def progress(desk: Desk, run_id: str) -> AsyncGenerator[Shown, None]:
@@ -159,6 +164,7 @@ async def _beside(desk: Desk, plain: Row, main: Shown) -> AsyncGenerator[Shown, 
             main,
             pictures=main.pictures + frame.pictures,
             members=_compared(plain.beside, main.scenes, frame.scenes),
+            network=main.network + frame.network,
             charts=overlaid(main.scenes, frame.scenes),
             status=frame.status if not frame.over else status_html(main.frame) if main.frame else frame.status,
             over=False,

@@ -11,6 +11,7 @@ from studio.core.controls import knobs
 from studio.desk.desk import Desk
 from studio.desk.exports import FORMATS, export, file_name, formats
 from studio.desk.store import Row
+from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_handout import handout
@@ -57,6 +58,7 @@ class Side:
     stage: gr.HTML
     plane: gr.Plot
     members: gr.HTML
+    network: gr.HTML
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,7 @@ class Runs:
                 side.stage: gr.update(value=look.pictures, visible=bool(look.pictures)),
                 side.plane: gr.update(value=look.plane, visible=look.plane is not None),
                 side.members: gr.update(value=look.members, visible=bool(look.members)),
+                side.network: gr.update(value=look.network, visible=bool(look.network)),
             }
         both = len(rows) == 2
         table = differences_html(*(knobs(self.desk.study(row)) for row in rows)) if both else ""
@@ -221,7 +224,7 @@ def _side() -> Side:
         about = gr.HTML(visible=False)
         stage = gr.HTML(visible=False, elem_classes="st-canvas")
         plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
-        return Side(about, stage, plane, gr.HTML(visible=False))
+        return Side(about, stage, plane, gr.HTML(visible=False), gr.HTML(visible=False, js_on_load=KEEP_NETWORK))
 
 
 def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, delete: gr.Button) -> None:

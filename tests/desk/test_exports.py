@@ -21,6 +21,7 @@ import pytest
 import trimesh
 from desk.counting import Counting
 from PIL import Image
+from surfaces.growing import Growing, grown, layer_of
 from surfaces.odd_prompts import ODD_PROMPTS
 
 from studio.core.controls import knobs
@@ -44,7 +45,7 @@ STUDY = Landscapes(loss="curve", points=8, steps=40, seed=11)
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    return Desk((Landscapes, Counting), tmp_path_factory.mktemp("désk"), workers=0)
+    return Desk((Landscapes, Counting, Growing), tmp_path_factory.mktemp("désk"), workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +257,7 @@ def hostile(prompt):
         Images(pixels, (prompt,)),
         Curves(prompt, prompt, prompt, (line,)),
         Members(prompt, prompt, prompt, np.ones(1), np.ones(1), (prompt,)),
+        grown(layer_of(prompt, 3, 1), layer_of(prompt, 2), round=1, title=prompt),
     )
     study = FuseDream()
     object.__setattr__(study, "prompt", prompt)
@@ -334,6 +336,17 @@ def test_a_page_opens_slides_and_plays_in_a_browser(desk, row, opened):
     page.locator(".st-field input").first.check()
     assert page.locator(".st-card").locator("visible=true").count() == 1
     assert page.locator(".main-svg").count() >= 3 and page.faults == []
+
+
+def test_a_network_that_grew_comes_along_with_its_sliders(desk, opened):
+    row = ran(desk, Growing(steps=3))
+    assert formats(desk, row) == ("png", "gif", "mp4", "csv", "html", "py")
+    page = opened(export(desk, row, "html"), width=390)
+    page.locator(".st-net-field > input").first.check()
+    page.locator(".st-net-budget").press("Home")
+    assert "pays 0 neurons" in page.locator(".st-net-budget-words").inner_text() and page.faults == []
+    assert page.locator(".st-net-card").locator("visible=true").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390 and page.locator("#play").is_visible()
 
 
 def test_a_page_fits_a_phone_and_is_calm_where_that_is_wished(desk, row, opened):

@@ -1,15 +1,20 @@
 """The notebook panel runs without a browser and without an event loop."""
 
 import asyncio
+import base64
+import os
+import shutil
 
 import numpy as np
 import pytest
+from surfaces.growing import Growing
 
 from studio.files.archive import png_recipe
 from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
 from studio.surfaces.cli import main
 from studio.surfaces.panel import Panel
+from studio.surfaces.panel_network import MODULE
 
 
 def test_run_and_result():
@@ -83,3 +88,43 @@ def test_every_chart_stays_and_grows_and_the_members_are_there():
     panel.run()
     assert panel._chart.children == (first, second)
     assert panel._members.value.count('<input type="radio"') == 4
+
+
+def test_a_growing_network_is_shown_and_photographed():
+    panel = Panel(Growing(steps=3))
+    panel.run()
+    assert "Round 3" in panel._network.html and panel._network.html.count('<input type="radio"') == 3 + 3 + 4
+    assert panel._repr_mimebundle_()["image/png"][:4] == b"\x89PNG"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_script_of_a_network_runs_as_a_module_of_a_widget():
+    chromium = os.environ.get("STUDIO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium found: install it, or name it in STUDIO_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    panel = Panel(Growing(steps=3))
+    panel.run()
+    code = base64.b64encode(MODULE.encode()).decode()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.evaluate(
+            """async ([code, html]) => {
+                const {render} = (await import(`data:text/javascript;base64,${code}`)).default;
+                let changed = null;
+                window.model = {html: '', get: name => window.model[name], on: (event, then) => { changed = then; }};
+                render({model: window.model, el: document.body});
+                window.model.html = html;
+                changed();
+            }""",
+            [code, panel._network.html],
+        )
+        slider, words = page.locator(".st-net-budget"), page.locator(".st-net-budget-words")
+        slider.focus()
+        page.keyboard.press("End")
+        everything = words.inner_text()
+        page.keyboard.press("Home")
+        assert slider.is_visible() and "pays 0 neurons" in words.inner_text() != everything
+        browser.close()

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from desk.counting import Counting
+from surfaces.growing import Growing
 from surfaces.odd_prompts import ODD_PROMPTS
 from surfaces.painting import Painting
 
@@ -32,7 +33,7 @@ from studio.surfaces.web_visitor import Visitors
 # Gradio leaves event loops to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 REQUEST = SimpleNamespace(session_hash="tab", headers={"host": "127.0.0.1:7860"})
-STUDIES = (*CATALOG, Painting, Counting)
+STUDIES = (*CATALOG, Painting, Counting, Growing)
 HARMLESS = {"div", "figure", "img", "figcaption", "span", "strong", "p", "i", "h4"}
 
 
@@ -139,6 +140,20 @@ def test_the_plain_baseline_is_drawn_dashed_beside(painting):
     assert [trace.line.dash for trace in figure.data] == ["solid", "dash"]
     assert "Plain baseline" in shown(painting, painting.stage, updates)[-1]
     assert "painted" in shown(painting, painting.status, updates)[-1]
+
+
+def test_a_growing_network_takes_the_place_of_the_picture_and_its_baseline_follows():
+    page = page_of(Growing)
+    updates = ran(page, Growing(steps=3), compare=True)
+    drawn = shown(page, page.network, updates)
+    assert "Round 3" in drawn[-1] and drawn[-1].count('<section class="st-net"') == 2
+    assert (
+        "Plain baseline: A network that grows" in drawn[-1]
+        and len(set(re.findall(r'data-group="(\w+)"', drawn[-1]))) == 2
+    )
+    assert {"visible": False, "__type__": "update"} in [
+        update[page.stage] for update in updates if page.stage in update
+    ]
 
 
 def test_stop_keeps_the_best_so_far_and_it_can_go_on(painting):

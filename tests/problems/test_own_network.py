@@ -1,0 +1,65 @@
+"""A network of one's own grows like those of the house, and its seed stays as it was."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from studio.core.runs import last, record
+from studio.core.seeds import generator_from
+from studio.files.frames import snapshot_bytes
+from studio.methods.growing import GrowthProblem, growing
+from studio.methods.growth_round import GrowthConfig
+from studio.problems.own_network import OwnNetwork
+
+
+class Residual(nn.Module):
+    """A stem, a grouped block inside a residual, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.grouped, self.back = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 6, 1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        stem = nn.functional.silu(self.stem(x))
+        inner = nn.functional.silu(self.grouped(nn.functional.silu(self.inner(stem))))
+        return self.head((stem + self.back(inner)).mean(dim=(2, 3)))
+
+
+@pytest.fixture
+def own():
+    torch.manual_seed(1)
+    inputs = torch.randn(90, 1, 6, 6)
+    labels = (inputs[:, 0, :3].sum(dim=(1, 2)) > 0).long() + (inputs[:, 0, 3:].sum(dim=(1, 2)) > 0).long()
+    return OwnNetwork(Residual(), inputs[:60], labels[:60], inputs[60:], labels[60:], batch_size=25)
+
+
+@pytest.mark.parametrize("method", ["s2d", "s3d", "energy", "random", "new"])
+def test_it_grows_and_goes_on_from_any_step(own, method):
+    before = copy.deepcopy(own.seed_network.state_dict())
+    config = GrowthConfig(method=method, rounds=2, stage=4, share=0.6)
+    assert isinstance(own, GrowthProblem)
+    snapshots = record(growing(own, config, generator_from(0, "own")))
+    assert sum(snapshots[-1].widths) > sum(snapshots[0].widths)
+    assert all(width % 2 == 0 for width in snapshots[-1].widths[1:3]), "both groups grow alike"
+    for middle in (3, 5, 9):
+        again = last(growing(own, config, generator_from(0, "own"), snapshots[middle]))
+        assert snapshot_bytes(again) == snapshot_bytes(snapshots[-1])
+    assert all(torch.equal(part, before[name]) for name, part in own.seed_network.state_dict().items())
+
+
+def test_batches_and_probes(own):
+    sizes = [len(own.batch(step)[1]) for step in range(3)]
+    assert sizes == [20, 20, 20] and torch.equal(own.batch(4)[0], own.batch(4)[0])
+    assert not torch.equal(own.batch(0)[0], own.batch(3)[0]), "epochs are shuffled anew"
+    seen = torch.cat([own.probe(0)[0], own.probe(1)[0]]).flatten(1)
+    assert len(seen.unique(dim=0)) == 60
+    assert 0 <= own.accuracy(own.seed_network) <= 1
+
+
+def test_widths_that_do_not_fit_are_named(own):
+    with pytest.raises(ValueError, match="widths must be"):
+        own.network((3,), torch.Generator())
