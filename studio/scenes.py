@@ -116,13 +116,18 @@ class Split:
 class Network:
     """A network that grows: its neurons, what the last scoring said of them, and what the last round did.
 
-    `eps` is the step size of the last round; `probe_eps` and `probe_changes` are step sizes tried with all of its
+    `inputs` and `outputs` say in words what goes in and what comes out, and `reads` how strongly the last layer's
+    neurons are read for each output, with their signs (no rows where nothing simple can be said). `eps` is the step
+    size of the last round; `probe_eps` and `probe_changes` are step sizes tried with all of its
     splits at once and the changes of the loss measured there, beside `curvature * eps**2`, the change predicted.
     `budget` is what the round might spend, in `unit`. `approximate`: the activation or the pooling has kinks, so that
     predictions only rank. `scored`: there are eigenvalues to show.
     """
 
     title: str
+    inputs: str
+    outputs: str
+    reads: Float[np.ndarray, "o n"]
     layers: tuple[Layer, ...]
     links: tuple[Link, ...]
     splits: tuple[Split, ...]

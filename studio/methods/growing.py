@@ -271,8 +271,6 @@ def _scored(problem: GrowthProblem, config: GrowthConfig, generator: torch.Gener
         now, step=now.step + 1, phase="scoring" if config.method in SCORED else "choosing", into=now.into + 1,
         low=tuple(low), high=tuple(high), gains=tuple(gains), costs=tuple(costs), schemes=tuple(schemes),
         scored=bool(choice.every), approximate=choice.approximate, budget=choice.budget,
-        split_spaces=(), split_ids=(), split_schemes=(), split_predicted=(), split_measured=(),
-        curvature=0.0, tried=(), together=(),
     )  # fmt: skip
 
 

@@ -37,14 +37,20 @@ class Grower(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """Where the state of a network of given widths holds the links: (tensor, source, target, entries per channel)."""
+    """Where the state of a network of given widths holds its links: (tensor, source, target, entries per channel).
+
+    `head` is the place of the weight by which the outputs read the last layer, where they read it plainly, else -1.
+    """
 
     names: tuple[str, ...]
     links: tuple[tuple[int, int, int, int], ...]
+    head: int
 
 
-def growth_network(problem: Grower, snapshot: Grown, config: GrowthConfig, title: str) -> Network:
-    """Return the network of a snapshot as a scene."""
+def growth_network(
+    problem: Grower, snapshot: Grown, config: GrowthConfig, title: str, ends: tuple[str, str]
+) -> Network:
+    """Return the network of a snapshot as a scene; `ends` say in words what goes in and what comes out."""
     wiring = _wiring(problem, snapshot.widths)
     columns = zip(
         wiring.names, snapshot.ids, snapshot.parents, snapshot.born, snapshot.shares, snapshot.low, snapshot.high,
@@ -64,33 +70,40 @@ def growth_network(problem: Grower, snapshot: Grown, config: GrowthConfig, title
             snapshot.split_measured, strict=True,
         )
     )  # fmt: skip
+    reads = snapshot.state[wiring.head].double().numpy() if wiring.head >= 0 else np.zeros((0, snapshot.widths[-1]))
     return Network(
-        title=title, layers=layers, links=tuple(_links(wiring, snapshot)), splits=splits, round=snapshot.round,
-        scored=snapshot.scored, eps=config.eps, curvature=snapshot.curvature, probe_eps=np.array(snapshot.tried),
+        title=title, inputs=ends[0], outputs=ends[1], reads=reads, layers=layers,
+        links=tuple(_links(wiring, snapshot)), splits=splits, round=snapshot.round, scored=snapshot.scored,
+        eps=config.eps, curvature=snapshot.curvature, probe_eps=np.array(snapshot.tried),
         probe_changes=np.array(snapshot.together), budget=snapshot.budget,
         unit=UNITS[config.cost] if config.method == "energy" else "neurons", approximate=snapshot.approximate,
     )  # fmt: skip
 
 
 def growth_curves(snapshot: Grown, test: str) -> tuple[Curves, ...]:
-    """Return the loss of every step, and the loss and the test against neurons, cost and work; `test` names it."""
+    """Return the loss of every step and the curves on which methods can be compared; `test` names the test's.
+
+    Against neurons, cost and parameters each size of the network has one point, the last measured at that size.
+    """
     neurons, macs, parameters, work, loss, right = snapshot.curve[:, 1:].numpy().T
     loss = np.maximum(loss, FLOOR)
+    stalled = np.append(np.diff(neurons) != 0, True)
     every = snapshot.losses.double().clamp(min=FLOOR).numpy()
     ran = np.arange(1, len(every) + 1, dtype=np.float64)
-    steps = (
-        (Curves("Training loss", "training step", "loss", (Series("loss", ran, every),), log_y=True),)
-        if len(ran)
-        else ()
-    )
     return (
-        *steps,
-        Curves("Loss against neurons", "neurons", "loss", (Series("loss", neurons, loss),), log_y=True),
-        Curves("Loss against cost", "multiply-accumulates", "loss", (Series("loss", macs, loss),), log_y=True),
-        Curves("Loss against work", "multiply-accumulates spent on training", "loss",
-               (Series("loss", work, loss),), log_y=True),
-        Curves(f"{test} against parameters", "parameters", "%", (Series(test.lower(), parameters, 100 * right),)),
+        *((_loss("Training loss", "training step", ran, every),) if len(ran) else ()),
+        _loss("Loss against neurons", "neurons", neurons[stalled], loss[stalled]),
+        _loss("Loss against cost", "multiply-accumulates", macs[stalled], loss[stalled]),
+        _loss("Loss against work", "multiply-accumulates spent on training", work, loss),
+        Curves(
+            f"{test} against parameters", "parameters", "%",
+            (Series(test.lower(), parameters[stalled], 100 * right[stalled]),),
+        ),
     )  # fmt: skip
+
+
+def _loss(title: str, along: str, x: np.ndarray, y: np.ndarray) -> Curves:
+    return Curves(title, along, "loss", (Series("loss", x, y),), log_y=True)
 
 
 def _links(wiring: Wiring, snapshot: Grown) -> list[Link]:
@@ -117,4 +130,10 @@ def _wiring(problem: Grower, widths: tuple[int, ...]) -> Wiring:
         for axis in spaces.axes
         if axis.role == "reader" and axis.module in writers and len(axis.layout) == 1 and axis.groups == 1
     )
-    return Wiring(tuple(spaces[space].name for space in order), links)
+    last = len(order) - 1
+    heads = [
+        places[axis.tensor] for axis in spaces.axes
+        if axis.role == "reader" and axis.module not in writers and len(axis.layout) == 1
+        and order.get(axis.layout[0].space) == last and axis.layout[0].expansion == 1
+    ]  # fmt: skip
+    return Wiring(tuple(spaces[space].name for space in order), links, heads[0] if len(heads) == 1 else -1)

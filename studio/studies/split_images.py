@@ -92,7 +92,13 @@ class SplitImages(Study):
     def view(self, snapshot: Grown) -> tuple[Scene, ...]:
         """Return the network and its curves."""
         title = f"{sum(snapshot.widths)} neurons, {100 * float(snapshot.curve[-1, 6]):.1f} % right"
-        drawn = growth_network(self._problem(), snapshot, self._config(), title)
+        problem = self._problem()
+        size = " x ".join(str(side) for side in problem.shape[1:])
+        ends = (
+            "256 points" if self.network == "pointnet" else f"{size} pixels" if size else "x, y",
+            f"{len(problem.classes)} classes",
+        )
+        drawn = growth_network(problem, snapshot, self._config(), title, ends)
         return drawn, *growth_curves(snapshot, "Accuracy")
 
     def baseline(self) -> "SplitImages | None":
@@ -104,8 +110,8 @@ class SplitImages(Study):
         problem, config = self._problem(), self._config()
         where = "the GPU" if best_device(self.device).type != "cpu" else "the CPU"
         return (
-            f"From {sum(problem.start)} neurons in {len(problem.start)} layers, {self.rounds} times about "
-            f"{self.share:.0%} more; {growth_steps(config):,} steps on {problem.examples:,} examples, on {where}."
+            f"Begins with widths {', '.join(map(str, problem.start))} and grows {self.rounds} times by about "
+            f"{self.share:.0%}; {growth_steps(config):,} steps on {problem.examples:,} examples, on {where}."
         )
 
     @classmethod

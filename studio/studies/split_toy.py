@@ -73,7 +73,8 @@ class SplitToy(Study):
         problem = self._problem()
         network = problem.network(snapshot.widths, generator_from(0, "to be overwritten"))
         network.load_state_dict(dict(zip(network.state_dict(), snapshot.state, strict=True)))
-        drawn = growth_network(problem, snapshot, self._config(), f"{sum(snapshot.widths)} neurons")
+        ends = ("x", "f(x)") if problem.grid.shape[1] == 1 else ("x, y", "f(x, y)")
+        drawn = growth_network(problem, snapshot, self._config(), f"{sum(snapshot.widths)} neurons", ends)
         fit = _line(problem, network, snapshot) if problem.grid.shape[1] == 1 else (_plane(problem, network),)
         return *fit, drawn, *growth_curves(snapshot, "Variance explained")[:2]
 
@@ -84,7 +85,8 @@ class SplitToy(Study):
 
     def forecast(self) -> str:
         """Return what a run needs: next to nothing."""
-        return f"From {sum(self._problem().start)} neurons to at most {self.cap}, in double precision: seconds."
+        first = ", ".join(map(str, self._problem().start))
+        return f"Begins with width {first} and ends with {self.cap} neurons at most, in double precision: seconds."
 
     @classmethod
     def tiny(cls) -> Self:
