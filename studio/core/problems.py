@@ -1,8 +1,8 @@
-"""The two shapes of a problem: a loss over points, or a loss over a network and a batch."""
+"""The two shapes of a problem: a loss over points, or a loss over a network that may change its size."""
 
-__all__ = ["NetworkProblem", "PointProblem"]
+__all__ = ["GrowthProblem", "PointProblem"]
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,13 +24,35 @@ class PointProblem(Protocol):
 
 
 @runtime_checkable
-class NetworkProblem(Protocol):
-    """A loss over a network on batches of data."""
+class GrowthProblem(Protocol):
+    """Networks of any widths, examples to train and to score them on, and a test."""
 
-    def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches without end."""
+    @property
+    def example(self) -> Tensor:
+        """Two inputs, to trace a network with."""
         ...
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-        """Return the mean loss of the network on a batch."""
+    @property
+    def test_words(self) -> str:
+        """What `accuracy` is a share of, in words."""
+        ...
+
+    def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
+        """Return a freshly drawn network of these widths, or the small one to begin with."""
+        ...
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return training batch number `step`."""
+        ...
+
+    def probe(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return examples to score neurons on; neighbouring numbers share none, where there are enough."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss."""
+        ...
+
+    def accuracy(self, network: nn.Module) -> float:
+        """Return how good a network is on examples never trained on: higher is better, 1 is perfect."""
         ...

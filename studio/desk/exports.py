@@ -5,6 +5,7 @@ __all__ = ["FORMATS", "export", "file_name", "formats"]
 import re
 
 import numpy as np
+from torch import nn
 
 from studio.desk.desk import Desk
 from studio.desk.export_page import page_html
@@ -12,6 +13,8 @@ from studio.desk.export_script import script
 from studio.desk.store import Row
 from studio.files.archive import Recipe, png_bytes
 from studio.files.frames import snapshot_from
+from studio.nets.network_files import network_bytes
+from studio.nets.surgery import Edit
 from studio.render.film import gif_bytes, mp4_bytes
 from studio.render.raster import still
 from studio.render.solids import plane_glb
@@ -19,7 +22,7 @@ from studio.render.tables import csv_text
 from studio.scenes import Curves, Members, Network, Points, Scene
 from studio.studies.study import snapshot_type
 
-FORMATS = ("png", "gif", "mp4", "glb", "sdf", "csv", "html", "py")
+FORMATS = ("png", "gif", "mp4", "glb", "sdf", "csv", "safetensors", "html", "py")
 LACKS = {
     "png": "draws no picture",
     "gif": "draws no picture",
@@ -27,6 +30,7 @@ LACKS = {
     "glb": "draws no surface",
     "sdf": "draws no molecules",
     "csv": "draws no charts",
+    "safetensors": "trains no network that is kept by itself",
 }
 FRAMES = 48
 PER_SECOND = 12
@@ -35,7 +39,7 @@ SHORTEST = 1.0
 
 def formats(desk: Desk, row: Row) -> tuple[str, ...]:
     """Return the formats that a run can be exported in; a `ValueError` where nothing was kept of it."""
-    allowed = _allowed(_scenes(desk, row))
+    allowed = _allowed(_scenes(desk, row), _network(desk, row) is not None)
     return tuple(kind for kind in allowed if kind != "py" or _repeatable(desk, row))
 
 
@@ -47,7 +51,8 @@ def export(desk: Desk, row: Row, kind: str) -> bytes:
     """
     _check(kind)
     scenes = _scenes(desk, row)
-    allowed = _allowed(scenes)
+    network = _network(desk, row)
+    allowed = _allowed(scenes, network is not None)
     if kind not in allowed:
         raise ValueError(f"{row.study} {LACKS[kind]}: choose {', '.join(allowed)}")
     match kind:
@@ -61,6 +66,8 @@ def export(desk: Desk, row: Row, kind: str) -> bytes:
             return plane_glb(next(scene for scene in scenes if isinstance(scene, Points)))
         case "csv":
             return _text(csv_text(scenes))
+        case "safetensors" if network is not None:
+            return network_bytes(*network)
         case "html":
             film = _film(desk, row) if "png" in allowed else []
             return _text(page_html(desk.study(row), row, desk.snapshot(row), scenes, film))
@@ -87,11 +94,17 @@ def _scenes(desk: Desk, row: Row) -> tuple[Scene, ...]:
     return desk.study(row).view(desk.snapshot(row))
 
 
-def _allowed(scenes: tuple[Scene, ...]) -> tuple[str, ...]:
+def _network(desk: Desk, row: Row) -> tuple[nn.Module, tuple[Edit, ...]] | None:
+    """Return the network of a run's newest snapshot, and the edits that grew or pruned it, where it has one."""
+    return desk.study(row).network(desk.snapshot(row))
+
+
+def _allowed(scenes: tuple[Scene, ...], network: bool) -> tuple[str, ...]:
     pictures = still(scenes) is not None
     surface = any(isinstance(scene, Points) for scene in scenes)
     charts = any(isinstance(scene, Curves | Members | Network) for scene in scenes)
     possible = {"png": pictures, "gif": pictures, "mp4": pictures, "glb": surface, "sdf": False, "csv": charts}
+    possible["safetensors"] = network
     return tuple(kind for kind in FORMATS if possible.get(kind, True))
 
 

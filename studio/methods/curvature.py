@@ -230,7 +230,7 @@ def second_derivative(activation: Callable[[Tensor], Tensor], z: Tensor) -> Tens
     """Return phi''(z), entry by entry, by differentiating the activation twice."""
     with torch.enable_grad():
         at = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(activation(at).sum(), at, create_graph=True)
+        (slope,) = torch.autograd.grad(activation(at.clone()).sum(), at, create_graph=True)
         if not slope.requires_grad:
             return torch.zeros_like(z)
         (bend,) = torch.autograd.grad(slope.sum(), at, materialize_grads=True)

@@ -7,17 +7,17 @@ anew and train to convergence for many epochs). With Adam the rate falls along a
 neurons are near a stationary point when they are scored, which is where the splitting matrix alone decides.
 """
 
-__all__ = ["GrowthProblem", "Grown", "growing", "growth_steps"]
+__all__ = ["Grown", "growing", "growth_steps"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import cos, pi
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from studio.core.problems import GrowthProblem
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
 from studio.core.snapshots import MAX_BYTES, Snapshot
@@ -33,51 +33,17 @@ ITERATIONS = 10
 STATE_BYTES = MAX_BYTES - 2**20
 
 
-@runtime_checkable
-class GrowthProblem(Protocol):
-    """Networks of any widths, examples to train and to score them on, and a test."""
-
-    @property
-    def example(self) -> Tensor:
-        """Two inputs, to trace a network with."""
-        ...
-
-    @property
-    def test_words(self) -> str:
-        """What `accuracy` is a share of, in words."""
-        ...
-
-    def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
-        """Return a freshly drawn network of these widths, or the small one to begin with."""
-        ...
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return training batch number `step`."""
-        ...
-
-    def probe(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return examples to score neurons on; neighbouring numbers share none, where there are enough."""
-        ...
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss."""
-        ...
-
-    def accuracy(self, network: nn.Module) -> float:
-        """Return how good a network is on examples never trained on: higher is better, 1 is perfect."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grown(Snapshot):
     """A growing network after a step, and all that is needed to go on.
 
     `state`, `first`, `second`: its parameters and buffers, and Adam's moments of the parameters; `widths`: of its
-    growable spaces. `into`: steps done of this round's stage; `trained`: of all stages; `spent`: their MACs. Per space,
-    as parallel tuples, what `scenes.Layer` shows, from `ids` to `schemes`. Of the last round's splits, as parallel
-    tuples: space and id of the neuron, scheme, changes of the loss predicted and measured. `tried`, `together`: step
-    sizes and changes by all splits at once. `curve`: a row a measurement: step, neurons, MACs, parameters, MACs spent
-    on training, loss on a probe, accuracy.
+    growable spaces. `into`: steps done of this round's stage; `trained`: of all stages; `spent`: their MACs. Per
+    space, as parallel tuples, what `scenes.Layer` shows, from `ids` to `schemes`. `grew_*`: every space that changed
+    in turn: the round, the space, the old channel behind each slot and its coefficient (see `lineage.edits_of`). Of
+    the last round's splits, as parallel tuples: space and id of the neuron, scheme, changes of the loss predicted and
+    measured. `tried`, `together`: step sizes and changes by all splits at once. `curve`: a row for each measurement:
+    step, neurons, MACs, parameters, MACs spent on training, loss on a probe, accuracy.
     """
 
     state: tuple[Tensor, ...]
@@ -93,6 +59,11 @@ class Grown(Snapshot):
     parents: tuple[Tensor, ...]
     born: tuple[Tensor, ...]
     shares: tuple[Tensor, ...]
+    seed_widths: tuple[int, ...]
+    grew_round: tuple[int, ...]
+    grew_space: tuple[int, ...]
+    grew_src: tuple[Tensor, ...]
+    grew_coef: tuple[Tensor, ...]
     low: tuple[Tensor, ...]
     high: tuple[Tensor, ...]
     gains: tuple[Tensor, ...]
@@ -170,7 +141,8 @@ def _first(
     blank = Grown(
         step=0, total=growth_steps(config), phase="training", state=(), first=(), second=(), widths=sizes,
         round=0, into=0, trained=0, spent=0.0, random=generator.get_state(),
-        ids=(), parents=(), born=(), shares=(), low=nothing, high=nothing, gains=nothing, costs=nothing,
+        ids=(), parents=(), born=(), shares=(), seed_widths=sizes, grew_round=(), grew_space=(), grew_src=(),
+        grew_coef=(), low=nothing, high=nothing, gains=nothing, costs=nothing,
         schemes=tuple(("",) * size for size in sizes), scored=False, approximate=False, budget=0.0,
         split_spaces=(), split_ids=(), split_schemes=(), split_predicted=(), split_measured=(),
         curvature=0.0, tried=(), together=(), function_change=0.0,
@@ -323,6 +295,10 @@ def _split(problem: GrowthProblem, config: GrowthConfig, generator: torch.Genera
     after = replace(
         now, step=now.step + 1, phase="splitting", round=now.round + 1, into=0, random=generator.get_state(),
         widths=live.spaces.widths, **{name: tuple(parts) for name, parts in kept.items()},
+        grew_round=now.grew_round + (now.round + 1,) * len(choice.changes),
+        grew_space=now.grew_space + tuple(choice.changes),
+        grew_src=now.grew_src + tuple(change.src for change in choice.changes.values()),
+        grew_coef=now.grew_coef + tuple(change.coef for change in choice.changes.values()),
         split_spaces=tuple(order.index(plan.space) for plan in listed),
         split_ids=tuple(int(ids[plan.space][plan.neuron]) for plan in listed),
         split_schemes=tuple(plan.scheme for plan in listed),

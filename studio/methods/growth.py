@@ -87,7 +87,7 @@ def scored(
     )
 
 
-def items(every: Sequence[Scored], gains: Sequence[Float[Tensor, " n"]]) -> tuple[list[Item], Tensor, Tensor]:
+def items(every: Sequence[Scored], gains: Sequence[Tensor]) -> tuple[list[Item], Tensor, Tensor]:
     """Return what can be selected, with its gain and its cost; `gains` are those of the neurons, space by space."""
     found: list[Item] = []
     totals, costs = [], []

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from studio.methods.curvature import Spectrum, curvatures, extremes
@@ -72,8 +71,8 @@ class Choice:
     plans: tuple[Planned, ...]
     gains: tuple[float, ...]
     every: tuple[Scored, ...]
-    neuron_gains: tuple[Float[Tensor, " n"], ...]
-    prices: tuple[Float[Tensor, " n"], ...]
+    neuron_gains: tuple[Tensor, ...]
+    prices: tuple[Tensor, ...]
     schemes: tuple[tuple[str, ...], ...]
     budget: float
     approximate: bool

@@ -1,15 +1,16 @@
 """The lineage of a growing network's neurons: who came from whom, when, with what share."""
 
-__all__ = ["Lineage", "first_generation", "next_generation"]
+__all__ = ["Lineage", "edits_of", "first_generation", "next_generation"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from studio.nets.surgery import NEW, Change
+from studio.nets.spaces import trace
+from studio.nets.surgery import NEW, Change, Edit, widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +50,15 @@ def next_generation(lineage: Lineage, change: Change, round: int, fresh: int) ->
         born=torch.where(later, torch.full_like(src, round), lineage.born[old]),
         shares=torch.where(src < 0, torch.ones_like(lineage.shares[old]), lineage.shares[old] * change.coef),
     )
+
+
+def edits_of(
+    seed: nn.Module, example: Tensor, rounds: Sequence[int], changed: Sequence[int], changes: Sequence[Change]
+) -> tuple[Edit, ...]:
+    """Return the edits that grow a seed as a run did: in round `rounds[k]`, space `changed[k]` by `changes[k]`."""
+    edits: tuple[Edit, ...] = ()
+    for round in dict.fromkeys(rounds):
+        own = {space: change for at, space, change in zip(rounds, changed, changes, strict=True) if at == round}
+        seed, made = widened(seed, trace(seed, example), own)
+        edits += made
+    return edits

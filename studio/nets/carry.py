@@ -54,5 +54,5 @@ def carry(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Module,
                     for key, value in state.items()
                 }
     optimizer.param_groups[0]["params"] += [
-        parameter for name, parameter in fresh.items() if parameter.requires_grad and name not in by_tensor
+        parameter for name, parameter in fresh.items() if parameter.requires_grad and name not in names.values()
     ]

@@ -1,6 +1,6 @@
 """Grown and pruned networks as files: weights as safetensors, the architecture and the log of edits as JSON inside."""
 
-__all__ = ["load_into", "load_network", "save_network"]
+__all__ = ["load_into", "load_network", "network_bytes", "save_network"]
 
 import json
 import os
@@ -23,9 +23,19 @@ NETWORK, LOG = "network.", "log."
 
 
 def save_network(path: Path, network: nn.Module, edits: Sequence[Edit] = ()) -> None:
-    """Write a network and the edits that grew it to one file, whole or not at all.
+    """Write a network and the edits that grew it to one file, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(network_bytes(network, edits))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
-    A network that cannot be described as a graph is saved without its architecture, for `load_into`.
+
+def network_bytes(network: nn.Module, edits: Sequence[Edit] = ()) -> bytes:
+    """Return a network and the edits that grew it as the bytes of one safetensors file.
+
+    A network that cannot be described as a graph is written without its architecture, for `load_into`.
     """
     try:
         architecture: dict[str, Any] | None = described(network)
@@ -35,12 +45,7 @@ def save_network(path: Path, network: nn.Module, edits: Sequence[Edit] = ()) -> 
     tensors |= {f"{LOG}{place}": _kept(edit.added) for place, edit in enumerate(edits) if edit.added is not None}
     log = [[edit.tensor, edit.axis, edit.index, edit.values, edit.moments, edit.groups] for edit in edits]
     words = {"architecture": json.dumps(architecture), "log": json.dumps(log)}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(save(tensors, metadata=words))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    return save(tensors, metadata=words)
 
 
 def load_network(path: Path) -> tuple[nn.Module, tuple[Edit, ...]]:

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from studio.nets.activations import Gaussian
+from studio.nets.space_rules import ACTIVATION_NAMES, ACTIVATIONS
 from studio.nets.spaces import Spaces
 
 SHARPNESS = 3.0  # of the softplus that stands in for a kink, as in the paper's code
@@ -25,11 +28,12 @@ LINEAR = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Flatten, nn.Upsample, nn.ZeroPad2d, nn.Linear,
 )  # fmt: skip
 LINEAR_NAMES = frozenset(
-    "add iadd sub isub neg mul imul mean sum flatten view reshape squeeze unsqueeze transpose permute cat concat "
+    "add iadd sub isub neg mean sum flatten view reshape squeeze unsqueeze transpose permute cat concat "
     "concatenate contiguous clone float double to dropout dropout1d dropout2d dropout3d alpha_dropout avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d getitem chunk split "
     "unbind".split()
 )
+PRODUCTS = frozenset("mul imul div truediv itruediv".split())  # linear in one factor
 KINKED = frozenset(
     "relu relu6 leakyrelu leaky_relu prelu hardtanh hardswish hardsigmoid softshrink selu abs clamp maximum minimum "
     "amax amin max min maxpool1d maxpool2d maxpool3d max_pool1d max_pool2d max_pool3d adaptivemaxpool1d "
@@ -66,7 +70,7 @@ class Probe:
     """
 
     loss: Tensor
-    values: dict[fx.Node, Tensor]
+    values: dict[fx.Node, Any]
     at_reads: dict[tuple[fx.Node, fx.Node], Tensor]
     at_bends: dict[fx.Node, Tensor]
 
@@ -95,7 +99,7 @@ def path_of(network: nn.Module, spaces: Spaces, space: int) -> Path:
         elif node in values and _has(values, node, space):
             inside.add(node)
             steps.append(node)
-    bends = [node for node in steps if not _linear(network, node)]
+    bends = [node for node in steps if not _linear(network, node, inside)]
     if not bends:
         raise ValueError(f"space {found.name} cannot be split: its neurons are linear, so their copies change nothing")
     kinks = tuple(dict.fromkeys(_kind(network, node) for node in bends if _kind(network, node) in KINKED))
@@ -118,11 +122,10 @@ def probe(
     with torch.enable_grad():
         value = loss(runner.run(inputs))
         marks = [*runner.reads.values(), *runner.bends.values()]
-        gradients = torch.autograd.grad(value, marks)
-    kept = {node: tensor.detach() for node, tensor in runner.kept.items()}
+        gradients = torch.autograd.grad(value, marks, materialize_grads=True)
     at_reads = dict(zip(runner.reads, gradients, strict=False))
     at_bends = dict(zip(runner.bends, gradients[len(runner.reads) :], strict=True))
-    return Probe(value.detach(), kept, at_reads, at_bends)
+    return Probe(value.detach(), runner.kept, at_reads, at_bends)
 
 
 def walked(network: nn.Module, path: Path, found: Probe, weights: dict[str, Tensor]) -> dict[fx.Node, Tensor]:
@@ -143,8 +146,9 @@ def walked(network: nn.Module, path: Path, found: Probe, weights: dict[str, Tens
 
 
 def rounded(network: nn.Module, node: fx.Node) -> Callable[..., Tensor]:
-    """Return the activation of a node as a function with a second derivative."""
-    return _call(network, node)
+    """Return the activation of a node as a function of its one input, with a second derivative."""
+    called = _call(network, node)
+    return lambda z: called(*map_arg(node.args, lambda _: z), **map_arg(node.kwargs, lambda _: z))
 
 
 def _call(network: nn.Module, node: fx.Node) -> Callable[..., Any]:
@@ -184,18 +188,24 @@ def _kind(network: nn.Module, node: fx.Node) -> str:
     return str(name).rstrip("_")
 
 
-def _linear(network: nn.Module, node: fx.Node) -> bool:
+def _linear(network: nn.Module, node: fx.Node, inside: set[fx.Node]) -> bool:
     if node.op == "call_module":
-        return isinstance(network.get_submodule(str(node.target)), LINEAR)
+        module = network.get_submodule(str(node.target))
+        return isinstance(module, LINEAR) and not (isinstance(module, _BatchNorm) and module.running_var is None)
     kind = _kind(network, node)
-    if (
-        kind in ("mul", "imul")
-        and len(node.all_input_nodes) == 1
-        and len(node.args) > 1
-        and node.args[0] is node.args[1]
-    ):
-        return False
+    if kind in PRODUCTS:
+        own = [argument in inside for argument in node.args[:2]]
+        return sum(own) == 1 and (own[0] or "mul" in kind)
     return kind in LINEAR_NAMES
+
+
+def _pointwise(network: nn.Module, node: fx.Node) -> bool:
+    """Return whether a node acts on every entry of its one input by itself."""
+    if len(node.all_input_nodes) != 1:
+        return False
+    if node.op == "call_module":
+        return isinstance(network.get_submodule(str(node.target)), (*ACTIVATIONS, Gaussian))
+    return _kind(network, node) in ACTIVATION_NAMES | PRODUCTS
 
 
 def _has(values: dict[fx.Node, Any], node: fx.Node, space: int) -> bool:
@@ -216,14 +226,9 @@ def _simple(
     if len(calls) != 1 or not plain or len(bends) != 1:
         return None, None
     bend, source, norm = bends[0], bends[0].all_input_nodes[0], None
-    if (
-        _kind(network, bend).startswith(("max", "adaptivemax", "adaptive_max", "amax"))
-        or len(bend.all_input_nodes) != 1
-    ):
+    if not _pointwise(network, bend):
         return None, None
-    if source.op == "call_module" and isinstance(
-        network.get_submodule(str(source.target)), nn.modules.batchnorm._BatchNorm
-    ):
+    if source.op == "call_module" and isinstance(network.get_submodule(str(source.target)), _BatchNorm):
         norm, source = source, source.all_input_nodes[0]
     before = [calls[0], *([norm] if norm is not None else [])]
     alone = source is calls[0] and all(len(node.users) == 1 for node in before)
@@ -236,18 +241,28 @@ class _Recorder(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, wanted: set[fx.Node], pairs: set[Any], bends: set[fx.Node]) -> None:
         super().__init__(graph)
         self._wanted, self._pairs, self._bends = wanted, pairs, bends
-        self.kept: dict[fx.Node, Tensor] = {}
+        self.kept: dict[fx.Node, Any] = {}
         self.reads: dict[tuple[fx.Node, fx.Node], Tensor] = {}
         self.bends: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node, with a view of its own of each value whose gradient through this node is wanted."""
-        for source in n.all_input_nodes:
-            if (n, source) in self._pairs:
-                self.reads[n, source] = self.env[source] = self.env[source].view_as(self.env[source])
+        """Run one node, with a mark of its own on each value whose gradient through this node is wanted.
+
+        Copies are kept, because operations in place may follow.
+        """
+        own = {source: self.env[source] for source in n.all_input_nodes if (n, source) in self._pairs}
+        for source, value in own.items():
+            self.reads[n, source] = self.env[source] = _mark(value)
         value = super().run_node(n)
+        self.env.update(own)
         if n in self._bends:
-            self.bends[n] = value
+            self.bends[n] = _mark(value)
+            value = self.bends[n].clone()
         if n in self._wanted:
-            self.kept[n] = value
+            self.kept[n] = value.detach().clone() if isinstance(value, Tensor) else value
         return value
+
+
+def _mark(value: Tensor) -> Tensor:
+    """Return a view of a value to differentiate by, also where nothing before it can be trained."""
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()

@@ -50,7 +50,7 @@ def apart(network: nn.Module, spaces: Spaces, space: int, example: Tensor) -> bo
         for module, training in modes.items():
             module.training = training
     return all(
-        _still(one, two, axis, spaces, space, moved)
+        _still(one, two, axis, spaces, space, moved, isinstance(network.get_submodule(axis.module), nn.Linear))
         for axis, first, second in zip(readers, before, after, strict=True)
         for one, two in zip(first, second, strict=True)
     )
@@ -75,7 +75,9 @@ def _seen(network: nn.Module, readers: Sequence[Axis], example: Tensor) -> list[
     return seen
 
 
-def _still(one: Tensor, two: Tensor, axis: Axis, spaces: Spaces, space: int, moved: Tensor) -> bool:
+def _still(
+    one: Tensor, two: Tensor, axis: Axis, spaces: Spaces, space: int, moved: Tensor, last: bool
+) -> bool:  # fmt: skip
     """Return whether the entries of channels that were not perturbed are the same in what a reader saw."""
     keys = [
         ~moved.repeat_interleave(part.expansion)
@@ -84,6 +86,8 @@ def _still(one: Tensor, two: Tensor, axis: Axis, spaces: Spaces, space: int, mov
         for part in axis.layout
     ]
     still = torch.cat(keys).to(one.device)
-    along = one.dim() - 1 if one.shape[-1] == len(still) and (one.dim() == 2 or one.shape[1] != len(still)) else 1
+    along = one.dim() - 1 if last or (one.shape[-1] == len(still) and one.shape[1] != len(still)) else 1
+    if one.shape[along] != len(still):
+        return False
     changed = (one != two).transpose(0, along).flatten(1).any(dim=1)
     return not bool((changed & still).any())

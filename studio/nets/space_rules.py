@@ -19,21 +19,26 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PER_CHANNEL = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
-# What acts on every channel by itself and leaves the axes where they are.
-POINTWISE = (
+# What acts on every entry by itself.
+ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
     nn.Softplus, nn.Softsign, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink,
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+)  # fmt: skip
+# What acts on every channel by itself, where the channels lie along axis 1.
+POOLS = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.Upsample, nn.ZeroPad2d,
 )  # fmt: skip
-POINTWISE_NAMES = frozenset(
+ACTIVATION_NAMES = frozenset(
     "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh softplus softsign hardswish hardsigmoid hardtanh "
     "logsigmoid tanhshrink softshrink exp neg square sqrt abs sin cos clamp pow reciprocal log log1p expm1 dropout "
-    "dropout1d dropout2d dropout3d alpha_dropout contiguous clone float double half to avg_pool1d avg_pool2d "
-    "avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate".split()
+    "dropout1d dropout2d dropout3d alpha_dropout contiguous clone float double half to".split()
+)
+POOL_NAMES = frozenset(
+    "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate".split()
 )
 COMBINING = frozenset("add iadd sub isub mul imul truediv itruediv div maximum minimum".split())
 REDUCING = frozenset("mean sum amax amin max min std var logsumexp".split())
@@ -51,11 +56,12 @@ class Follower:
         self.sizes: list[int] = []
         self.frozen: list[str] = []
         self.groups: list[int] = []
+        self.fetched: set[str] = set()
         self._parents: list[int] = []
         self._graph = graph
         self._modules = dict(graph.named_modules())
         self._parameters = dict(graph.named_parameters())
-        self._pointwise = (*POINTWISE, *elementwise)
+        self._pointwise = (*ACTIVATIONS, *elementwise)
         self._calls: dict[str, tuple[Value | None, Value | None]] = {}
 
     def follow(self) -> None:
@@ -74,15 +80,18 @@ class Follower:
     def _value(self, node: fx.Node) -> Value | None:
         if node.op == "call_module":
             return self._call(node, str(node.target), self._modules[str(node.target)])
+        if node.op == "get_attr":
+            self.fetched.add(str(node.target))
         if node.op == "output":
             return self._lost(node, "the network returns its channels")
         if node.op in ("call_function", "call_method"):
-            name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-            return self._function(node, str(name).rstrip("_"))
+            return self._function(node, _kind(node))
         return None
 
     def _call(self, node: fx.Node, name: str, module: nn.Module) -> Value | None:
         found = self._given(node)
+        if not [*module.parameters(), *module.buffers()]:
+            return self._module(node, name, module, found)
         if name in self._calls:
             earlier, made = self._calls[name]
             if earlier is not None and found is not None:
@@ -117,6 +126,8 @@ class Follower:
             return self._lost(node, f"{name} mixes channels") if mixing else found
         if isinstance(module, self._pointwise):
             return found
+        if isinstance(module, POOLS):
+            return self._pooled(node, name, found)
         return self._lost(node, f"{name} ({type(module).__name__}) cannot be followed")
 
     def _linear(self, node: fx.Node, name: str, module: nn.Linear, found: Value | None) -> Value | None:
@@ -129,7 +140,10 @@ class Follower:
 
     def _convolution(self, node: fx.Node, name: str, module: Any, found: Value | None) -> Value | None:
         groups, taken = module.groups, module.in_channels
-        if groups == taken and groups > 1 and found is not None:
+        found = self._pooled(node, name, found)
+        if groups == taken and groups > 1:
+            if found is None:
+                return None
             each = module.out_channels // groups
             layout = tuple(Segment(part.space, part.expansion * each) for part in found[1])
             self._ride(name, module, layout)
@@ -146,9 +160,14 @@ class Follower:
     def _transposed(self, node: fx.Node, name: str, module: Any, found: Value | None) -> Value | None:
         if module.groups > 1:
             return self._lost(node, f"{name} is a transposed convolution in groups")
+        found = self._pooled(node, name, found)
         if found is not None:
             self.axes.append(Axis(f"{name}.weight", 0, "reader", found[1]))
         return 1, self._written(name, module, module.out_channels, 1)
+
+    def _pooled(self, node: fx.Node, name: str, found: Value | None) -> Value | None:
+        """Return the channels given to what takes them along axis 1; those along another axis are mixed by it."""
+        return self._lost(node, f"{name} works across its channels") if found and found[0] != 1 else found
 
     def _written(self, name: str, module: Any, size: int, axis: int, groups: int = 1) -> Layout:
         """Return the layout of a new space that a module writes."""
@@ -170,10 +189,12 @@ class Follower:
         found = self._given(node)
         if name in COMBINING:
             return self._combined(node)
-        if found is None or name in ("size", "dim", "getattr"):
+        if found is None or (name in ("size", "dim", "getattr") and _shape(node) is None):
             return None
-        if name in POINTWISE_NAMES:
-            return found
+        if name in ACTIVATION_NAMES:
+            return found if len(node.all_input_nodes) == 1 else self._combined(node)
+        if name in POOL_NAMES:
+            return self._pooled(node, name, found)
         if name in REDUCING:
             return self._reduced(node, found)
         if name in RESHAPING:
@@ -249,6 +270,11 @@ class Follower:
             return None
         before, after = _shape(node.all_input_nodes[0]) or (), _shape(node) or ()
         axis, layout = found
+        sizes: Any = node.args[1] if isinstance(node.args[-1], tuple | list) else node.args[1:]
+        at = axis if before[: axis + 1] == after[: axis + 1] else len(after) - 1
+        asked = sizes[at] if _kind(node) in ("view", "reshape") and len(sizes) == len(after) else -1
+        if isinstance(asked, int) and asked != -1:
+            return self._lost(node, f"{node.name} names the number of its channels: write -1 there")
         if before[: axis + 1] == after[: axis + 1]:
             return found
         rest = 1
@@ -314,6 +340,12 @@ class Follower:
     def _freeze(self, value: Value, why: str) -> None:
         for part in value[1]:
             self.frozen[part.space] = self.frozen[part.space] or why
+
+
+def _kind(node: fx.Node) -> str:
+    """Return the name of a called function or method."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return str(name).rstrip("_")
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

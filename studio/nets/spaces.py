@@ -206,6 +206,9 @@ def _settled(network: nn.Module, graph: fx.GraphModule, follower: "Follower") ->
 
     axes = tuple(dict.fromkeys(replace(axis, layout=layout(axis.layout)) for axis in follower.axes))
     tied = _tied(network)
+    places = [(axis.tensor, axis.axis) for axis in axes]
+    tied |= {axis.tensor for axis in axes if places.count((axis.tensor, axis.axis)) > 1}
+    tied |= {axis.tensor for axis in axes if axis.tensor in follower.fetched and axis.role != "rider"}
     spaces = []
     for root in roots:
         members = [index for index in range(len(follower.sizes)) if follower.root(index) == root]

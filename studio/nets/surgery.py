@@ -8,7 +8,7 @@ that of its column equals its parent's: so an optimiser's first moments are scal
 by the squares (see `carry`). Rows are edited before columns, so that neighbouring spaces may change in one round.
 """
 
-__all__ = ["Change", "Edit", "drop", "insert", "keep", "replayed", "widen", "widened"]
+__all__ = ["Change", "Edit", "drop", "insert", "keep", "replayed", "resized", "widen", "widened"]
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from studio.nets.spaces import Axis, Spaces
 
@@ -83,7 +83,7 @@ def widen(space: int, splits: Mapping[int, Sequence[float]], spaces: Spaces) -> 
 
 def keep(channels: Sequence[int]) -> Change:
     """Return the change that keeps these channels only, in this order, as pruning does; readers stay as they are."""
-    return Change(torch.tensor(list(channels)), torch.ones(len(channels), dtype=torch.float64))
+    return Change(torch.tensor(list(channels), dtype=torch.int64), torch.ones(len(channels), dtype=torch.float64))
 
 
 def drop(size: int, channels: Sequence[int]) -> Change:
@@ -114,6 +114,21 @@ def widened(
 def replayed(network: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     """Return a copy of the network with recorded edits made to it (to an averaged copy of the weights, for example)."""
     return _applied(copy.deepcopy(network), edits)
+
+
+def resized(network: nn.Module, spaces: Spaces, widths: Sequence[int]) -> nn.Module:
+    """Return a copy of the network with its growable spaces at these widths, ready to be given weights.
+
+    Raises `ValueError` where there are not as many widths as growable spaces.
+    """
+    if len(widths) != len(spaces.growable):
+        raise ValueError(f"widths must be {len(spaces.growable)} numbers, one a growable space, got {len(widths)}")
+    changes = {}
+    for space, width in zip(spaces.growable, widths, strict=True):
+        size, groups = spaces[space].size, spaces[space].groups
+        block, slots = size // groups, torch.arange(width // groups)
+        changes[space] = keep([int(start + slot) for start in range(0, size, block) for slot in slots % block])
+    return widened(network, spaces, changes)[0]
 
 
 def edited(tensor: Tensor, edit: Edit, factors: Sequence[float], new: Tensor | float = 0.0) -> Tensor:
@@ -163,8 +178,8 @@ class Inserted(nn.Module):
         self.block = block
         self.scale = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x and the scaled block's output, added."""
+    def forward(self, x: Tensor | fx.Proxy) -> Tensor | fx.Proxy:
+        """Return x and the scaled block's output, added (a tracer may pass its proxy)."""
         return x + self.scale * self.block(x)
 
 

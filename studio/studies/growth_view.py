@@ -1,6 +1,6 @@
 """What a growing network looks like: its neurons and their links, the round's splits, and its curves."""
 
-__all__ = ["Grower", "growth_curves", "growth_network"]
+__all__ = ["Grower", "grown_network", "growth_curves", "growth_network"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from studio.core.seeds import generator_from
 from studio.methods.growing import Grown
 from studio.methods.growth_round import GrowthConfig
+from studio.methods.lineage import edits_of
 from studio.nets.spaces import trace
+from studio.nets.surgery import Change, Edit
 from studio.scenes import Curves, Layer, Link, Network, Series, Split
 
 FLOOR = 1e-16
@@ -45,6 +47,16 @@ class Wiring:
     names: tuple[str, ...]
     links: tuple[tuple[int, int, int, int], ...]
     head: int
+
+
+def grown_network(problem: Grower, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+    """Return the network that a snapshot holds, in evaluation mode, and the edits that grew it from its first size."""
+    seed = problem.network(snapshot.seed_widths, generator_from(0, "only its shape"))
+    changes = [Change(src, coef) for src, coef in zip(snapshot.grew_src, snapshot.grew_coef, strict=True)]
+    edits = edits_of(seed, problem.example, snapshot.grew_round, snapshot.grew_space, changes)
+    network = problem.network(snapshot.widths, generator_from(0, "to be overwritten"))
+    network.load_state_dict(dict(zip(network.state_dict(), snapshot.state, strict=True)))
+    return network.eval(), edits
 
 
 def growth_network(

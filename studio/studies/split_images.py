@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Self
 
+from torch import nn
+
 from studio.core.controls import Choice, Knob, Range
 from studio.core.devices import best_device
 from studio.core.papers import FAST_SPLITTING, SIGNED_SPLITTING, SPLITTING, Paper
@@ -15,9 +17,10 @@ from studio.methods.growing import Grown, growing, growth_steps
 from studio.methods.growth_round import METHODS, GrowthConfig
 from studio.nets.activations import ACTIVATIONS
 from studio.nets.families import FAMILIES, POOLS
+from studio.nets.surgery import Edit
 from studio.problems.growth_images import GROWTH_DATA, GrowthImages, growth_images
 from studio.scenes import Scene
-from studio.studies.growth_view import growth_curves, growth_network
+from studio.studies.growth_view import grown_network, growth_curves, growth_network
 from studio.studies.study import Study
 
 
@@ -35,7 +38,7 @@ class SplitImages(Study):
     data: Annotated[
         str, Choice(*GROWTH_DATA), Knob("Data", "digits ship with scikit-learn; some others need a folder of your own")
     ] = "digits"
-    network: Annotated[
+    family: Annotated[
         str, Choice(*FAMILIES), Knob("Network", "mlp, vgg and mobilenet see pictures, pointnet sees point clouds")
     ] = "mlp"
     method: Annotated[
@@ -95,11 +98,15 @@ class SplitImages(Study):
         problem = self._problem()
         size = " x ".join(str(side) for side in problem.shape[1:])
         ends = (
-            "256 points" if self.network == "pointnet" else f"{size} pixels" if size else "x, y",
+            "256 points" if self.family == "pointnet" else f"{size} pixels" if size else "x, y",
             f"{len(problem.classes)} classes",
         )
         drawn = growth_network(problem, snapshot, self._config(), title, ends)
         return drawn, *growth_curves(snapshot, "Accuracy")
+
+    def network(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+        """Return the grown network of a snapshot, and the edits that grew it."""
+        return grown_network(self._problem(), snapshot)
 
     def baseline(self) -> "SplitImages | None":
         """Return the same growth with random splits; None where this is it."""
@@ -120,7 +127,7 @@ class SplitImages(Study):
         return cls(rounds=1, stage=3, training=80, batch=40)
 
     def _problem(self) -> GrowthImages:
-        return _drawn(self.data, self.network, self.activation, self.pool, self.training, self.batch, self.seed)
+        return _drawn(self.data, self.family, self.activation, self.pool, self.training, self.batch, self.seed)
 
     def _config(self) -> GrowthConfig:
         scratch = self.method == "scratch"

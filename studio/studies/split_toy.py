@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from studio.core.controls import Choice, Knob, Range
 from studio.core.papers import SIGNED_SPLITTING, SPLITTING, Paper
@@ -15,10 +16,11 @@ from studio.core.runs import Run
 from studio.core.seeds import generator_from
 from studio.methods.growing import Grown, growing
 from studio.methods.growth_round import GrowthConfig
+from studio.nets.surgery import Edit
 from studio.problems.growth_toys import TOYS, GrowthToy, growth_toy
 from studio.render.decisions import signed_map
 from studio.scenes import Curves, Images, Scene, Series
-from studio.studies.growth_view import growth_curves, growth_network
+from studio.studies.growth_view import grown_network, growth_curves, growth_network
 from studio.studies.study import Study
 
 NEURONS_DRAWN = 7
@@ -71,12 +73,15 @@ class SplitToy(Study):
     def view(self, snapshot: Grown) -> tuple[Scene, ...]:
         """Return the network, the function beside the fit, what the neurons add, and the curves."""
         problem = self._problem()
-        network = problem.network(snapshot.widths, generator_from(0, "to be overwritten"))
-        network.load_state_dict(dict(zip(network.state_dict(), snapshot.state, strict=True)))
+        network, _ = self.network(snapshot)
         ends = ("x", "f(x)") if problem.grid.shape[1] == 1 else ("x, y", "f(x, y)")
         drawn = growth_network(problem, snapshot, self._config(), f"{sum(snapshot.widths)} neurons", ends)
         fit = _line(problem, network, snapshot) if problem.grid.shape[1] == 1 else (_plane(problem, network),)
         return *fit, drawn, *growth_curves(snapshot, "Variance explained")[:2]
+
+    def network(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+        """Return the grown network of a snapshot, and the edits that grew it."""
+        return grown_network(self._problem(), snapshot)
 
     def baseline(self) -> "SplitToy | None":
         """Return the run to compare with: positive splits beside signed ones, random ones beside those."""
@@ -111,7 +116,7 @@ def _toy(function: str, seed: int) -> GrowthToy:
 
 
 @torch.no_grad()
-def _line(problem: GrowthToy, network: torch.nn.Module, snapshot: Grown) -> tuple[Curves, ...]:
+def _line(problem: GrowthToy, network: nn.Module, snapshot: Grown) -> tuple[Curves, ...]:
     """Return the function and the fit, and what single neurons add to it, the strongest of them."""
     x = problem.grid[:, 0].numpy()
     hidden = network.get_submodule("act1")(network.get_submodule("layer1")(problem.grid))
@@ -127,7 +132,7 @@ def _line(problem: GrowthToy, network: torch.nn.Module, snapshot: Grown) -> tupl
 
 
 @torch.no_grad()
-def _plane(problem: GrowthToy, network: torch.nn.Module) -> Images:
+def _plane(problem: GrowthToy, network: nn.Module) -> Images:
     """Return the function and the fit over the plane."""
     side = round(len(problem.grid) ** 0.5)
     maps = [part[:, 0].reshape(side, side).numpy() for part in (problem.target, network(problem.grid))]

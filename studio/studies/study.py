@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints
 
+from torch import nn
+
 from studio.core.controls import Knob, Range, check
 from studio.core.papers import Paper
 from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
+from studio.nets.surgery import Edit
 from studio.scenes import Scene
 
 
@@ -47,6 +50,10 @@ class Study(ABC):
     def forecast(self) -> str:
         """Return one sentence on what a run will need (memory, device), said before it starts."""
         return ""
+
+    def network(self, snapshot: Any) -> tuple[nn.Module, tuple[Edit, ...]] | None:
+        """Return the network that a snapshot holds and the edits that grew or pruned it; None where it holds none."""
+        return None
 
     def baseline(self) -> "Study | None":
         """Return the plain version of this study to compare it with on the same seed, where there is one."""

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from studio.core.problems import GrowthProblem
 from studio.core.runs import last, record
 from studio.core.seeds import generator_from
 from studio.files.frames import snapshot_bytes
-from studio.methods.growing import GrowthProblem, growing
+from studio.methods.growing import growing
 from studio.methods.growth_round import GrowthConfig
 from studio.problems.own_network import OwnNetwork
 
