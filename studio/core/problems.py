@@ -3,7 +3,7 @@
 __all__ = ["GrowthProblem", "PointProblem"]
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,10 @@ class GrowthProblem(Protocol):
 
     def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
         """Return a freshly drawn network of these widths, or the small one to begin with."""
+        ...
+
+    def spaces(self, network: nn.Module) -> Any:
+        """Return the channel spaces of such a network (`studio.nets.spaces.Spaces`)."""
         ...
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:

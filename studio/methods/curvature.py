@@ -26,7 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from studio.nets.paths import Path, Probe, path_of, probe, rounded, walked
+from studio.methods.doubling import doubled_product
+from studio.nets.paths import KINKED, Path, Probe, path_of, probe, rounded, walked
 from studio.nets.spaces import Spaces
 
 EXACT_BELOW = 33
@@ -65,8 +66,24 @@ def curvatures(
     """Return the curvature of every space that can be split (or of those in `only`), from one pass over a batch.
 
     `loss` takes the network's outputs and returns the mean loss. Spaces of linear neurons are left out, unless they
-    are asked for: then they raise `ValueError`. The network is read in evaluation mode and left as it was.
+    are asked for: then they raise `ValueError`. Spaces declared by hand have no path to follow: the network is doubled
+    (see `doubling`). The network is read in evaluation mode and left as it was.
     """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        if spaces.traced is None:
+            return tuple(_doubled(network, spaces, space, inputs, loss) for space in only or spaces.splittable)
+        paths = _paths(network, spaces, only)
+        found = probe(network, paths, spaces, inputs, loss) if paths else None
+        return tuple(_curvature(network, spaces, path, found) for path in paths if found is not None)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _paths(network: nn.Module, spaces: Spaces, only: tuple[int, ...]) -> list[Path]:
+    """Return the paths of the spaces whose neurons can be split; one asked for that cannot is a `ValueError`."""
     paths = []
     for space in only or spaces.splittable:
         try:
@@ -74,16 +91,7 @@ def curvatures(
         except ValueError:
             if only:
                 raise
-    if not paths:
-        return ()
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        found = probe(network, paths, spaces, inputs, loss)
-        return tuple(_curvature(network, spaces, path, found) for path in paths)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    return paths
 
 
 def quadratic(curvature: Curvature, vectors: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -161,6 +169,16 @@ def _as_spectrum(curvature: Curvature, values: Tensor, vectors: Tensor, low: int
     return Spectrum(
         values[:, low].to(dtype), values[:, high].to(dtype), vectors[:, :, low].to(dtype), vectors[:, :, high].to(dtype)
     )
+
+
+def _doubled(
+    network: nn.Module, spaces: Spaces, space: int, inputs: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Curvature:
+    product, size = doubled_product(network, spaces, space, inputs, loss)
+    with torch.no_grad():
+        value = loss(network(inputs))
+    kinks = any(type(module).__name__.lower() in KINKED for module in network.modules())
+    return Curvature(space, spaces[space].name, size, kinks, value, product)
 
 
 def _curvature(network: nn.Module, spaces: Spaces, path: Path, found: Probe) -> Curvature:

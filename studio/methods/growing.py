@@ -23,11 +23,10 @@ from studio.core.seeds import generator_from
 from studio.core.snapshots import MAX_BYTES, Snapshot
 from studio.methods.growth_round import SCORED, Choice, GrowthConfig, choose, grow
 from studio.methods.lineage import Lineage, first_generation, next_generation
-from studio.nets.activations import Gaussian
 from studio.nets.carry import carry
 from studio.nets.costs import macs, parameters
 from studio.nets.probes import probed
-from studio.nets.spaces import Spaces, trace
+from studio.nets.spaces import Spaces
 
 ITERATIONS = 10
 STATE_BYTES = MAX_BYTES - 2**20
@@ -171,7 +170,7 @@ def _restored(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Live:
 
 
 def _spaces(problem: GrowthProblem, network: nn.Module) -> Spaces:
-    return probed(network, trace(network, problem.example, (Gaussian,)), problem.example)
+    return probed(network, problem.spaces(network), problem.example)
 
 
 def _optimiser(network: nn.Module, config: GrowthConfig) -> torch.optim.Optimizer | None:

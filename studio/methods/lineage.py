@@ -2,14 +2,14 @@
 
 __all__ = ["Lineage", "edits_of", "first_generation", "next_generation"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from studio.nets.spaces import trace
+from studio.nets.spaces import Spaces
 from studio.nets.surgery import NEW, Change, Edit, widened
 
 
@@ -53,12 +53,13 @@ def next_generation(lineage: Lineage, change: Change, round: int, fresh: int) ->
 
 
 def edits_of(
-    seed: nn.Module, example: Tensor, rounds: Sequence[int], changed: Sequence[int], changes: Sequence[Change]
-) -> tuple[Edit, ...]:
+    seed: nn.Module, spaces: Callable[[nn.Module], Spaces], rounds: Sequence[int], changed: Sequence[int],
+    changes: Sequence[Change],
+) -> tuple[Edit, ...]:  # fmt: skip
     """Return the edits that grow a seed as a run did: in round `rounds[k]`, space `changed[k]` by `changes[k]`."""
     edits: tuple[Edit, ...] = ()
     for round in dict.fromkeys(rounds):
         own = {space: change for at, space, change in zip(rounds, changed, changes, strict=True) if at == round}
-        seed, made = widened(seed, trace(seed, example), own)
+        seed, made = widened(seed, spaces(seed), own)
         edits += made
     return edits

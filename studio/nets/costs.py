@@ -22,11 +22,20 @@ Counter = Callable[[nn.Module, Tensor], float]
 def macs(network: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates of one example (of layers and products; additions and activations are free).
 
-    Counted by PyTorch's own counter on tensors without contents, so that large networks cost nothing to count.
+    Counted by PyTorch's own counter on tensors without contents, so that large networks cost nothing to count; a
+    network whose way depends on its data is run.
     """
     ghost = copy.deepcopy(network).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ghost(torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    try:
+        return _counted(ghost, torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return _counted(copy.deepcopy(network).eval(), example)
+
+
+@torch.no_grad()
+def _counted(network: nn.Module, example: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(example)
     return counter.get_total_flops() // (2 * len(example))
 
 
@@ -45,13 +54,13 @@ def energy(network: nn.Module, example: Tensor) -> float:
 
 def latency(network: nn.Module, example: Tensor, repeats: int = 20) -> float:
     """Return the median seconds of one pass forward over the example batch: the only figure here that is not exact."""
-    times = []
+    times, network = [], copy.deepcopy(network).eval()
     with torch.no_grad():
         for _ in range(repeats):
             begin = time.perf_counter()
             network(example)
-            if example.is_cuda:
-                torch.cuda.synchronize()
+            if example.device.type != "cpu":
+                torch.accelerator.synchronize()
             times.append(time.perf_counter() - begin)
     return sorted(times)[repeats // 2]
 
@@ -68,8 +77,7 @@ def marginal_costs(
     channel a group, and the cost is that of one of them. When neighbours grow in the same round the costs change (they
     are products of widths): count again.
     """
-    ghost = copy.deepcopy(network) if counter is latency else copy.deepcopy(network).to("meta")
-    before, costs = counter(ghost, example), {}
+    before, costs = counter(network, example), {}
     for space in spaces.growable:
         size, groups = spaces[space].size, spaces[space].groups
         block = size // groups
@@ -77,6 +85,6 @@ def marginal_costs(
             start + (slot if slot < block else 0) for start in range(0, size, block) for slot in range(block + more)
         ]
         change = replace(keep(source), coef=torch.ones(len(source), dtype=torch.float64))
-        grown, _ = widened(ghost, spaces, {space: change})
+        grown, _ = widened(network, spaces, {space: change})
         costs[space] = (counter(grown, example) - before) / (groups * more)
     return costs

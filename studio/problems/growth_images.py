@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from studio.core.seeds import generator_from
+from studio.nets.activations import Gaussian
 from studio.nets.families import FAMILIES, POOLS, draw, family
+from studio.nets.spaces import Spaces, trace
 from studio.problems.digits import DATA, labelled
 from studio.problems.point_clouds import point_clouds
 
@@ -78,6 +80,10 @@ class GrowthImages:
         widths = self.start if widths is None else widths
         network = family(self.family, self.shape, widths, len(self.classes), self.activation, self.pool)
         return draw(network, generator).to(self.inputs)
+
+    def spaces(self, network: nn.Module) -> Spaces:
+        """Return the channel spaces of a network of this problem."""
+        return trace(network, self.example, (Gaussian,))
 
     def batch(self, step: int) -> tuple[Float[Tensor, "b *shape"], Int[Tensor, " b"]]:
         """Return training batch number `step`, the same whenever and in whatever order it is asked for.

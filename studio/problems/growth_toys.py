@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from studio.core.seeds import generator_from
+from studio.nets.activations import Gaussian
 from studio.nets.families import draw, mlp
+from studio.nets.spaces import Spaces, trace
 
 EDGE = 5.0
 COUNT = 1000
@@ -75,6 +77,10 @@ class GrowthToy:
         if widths is None and self.seed_parameters:
             _set(network, torch.tensor(self.seed_parameters, dtype=torch.float64))
         return network
+
+    def spaces(self, network: nn.Module) -> Spaces:
+        """Return the channel spaces of a network of this problem."""
+        return trace(network, self.example, (Gaussian,))
 
     def batch(self, step: int) -> tuple[Float[Tensor, "m f"], Float[Tensor, "m 1"]]:
         """Return the whole training set at every step."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.core.seeds import generator_from
-from studio.nets.spaces import trace
+from studio.nets.spaces import Spaces, trace
 from studio.nets.surgery import resized
 
 PROBE = 512
@@ -23,7 +23,8 @@ class OwnNetwork:
 
     `inputs` and `targets` lie on the network's device. `criterion(outputs, targets)` is the mean loss of a batch, and
     `right(outputs, targets)` marks each test example with a number between 0 (wrong) and 1 (right); the defaults are
-    those of classification. `seed` draws the order of the batches.
+    those of classification. `seed` draws the order of the batches. `declare` returns the channel spaces of a network
+    that tracing cannot follow, of whatever widths it is by then (see `studio.nets.spaces.declared`).
     """
 
     seed_network: nn.Module
@@ -35,6 +36,7 @@ class OwnNetwork:
     right: Callable[[Tensor, Tensor], Tensor] = lambda outputs, targets: (outputs.argmax(dim=1) == targets).double()
     batch_size: int = 128
     seed: int = 0
+    declare: Callable[[nn.Module], Spaces] | None = None
 
     @property
     def example(self) -> Tensor:
@@ -52,7 +54,11 @@ class OwnNetwork:
         Raises `ValueError` where the network cannot be traced or the widths are not as many as it has.
         """
         network = copy.deepcopy(self.seed_network)
-        return network if widths is None else resized(network, trace(network, self.example), widths)
+        return network if widths is None else resized(network, self.spaces(network), widths)
+
+    def spaces(self, network: nn.Module) -> Spaces:
+        """Return the channel spaces of such a network, traced or declared."""
+        return trace(network, self.example) if self.declare is None else self.declare(network)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return training batch number `step`: shuffled epochs in batches whose sizes differ by one at most."""

@@ -1,40 +1,24 @@
 """What a growing network looks like: its neurons and their links, the round's splits, and its curves."""
 
-__all__ = ["Grower", "grown_network", "growth_curves", "growth_network"]
+__all__ = ["grown_network", "growth_curves", "growth_network"]
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from studio.core.problems import GrowthProblem
 from studio.core.seeds import generator_from
 from studio.methods.growing import Grown
 from studio.methods.growth_round import GrowthConfig
 from studio.methods.lineage import edits_of
-from studio.nets.spaces import trace
 from studio.nets.surgery import Change, Edit
 from studio.scenes import Curves, Layer, Link, Network, Series, Split
 
 FLOOR = 1e-16
 SHOWN_LINKS = 128
 UNITS = {"macs": "MACs", "parameters": "parameters", "energy": "MACs, a weight fetched at 100"}
-
-
-class Grower(Protocol):
-    """What a view needs of a problem: its networks, and two inputs to trace them with."""
-
-    @property
-    def example(self) -> Tensor:
-        """Two inputs."""
-        ...
-
-    def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
-        """Return a network of these widths."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +33,18 @@ class Wiring:
     head: int
 
 
-def grown_network(problem: Grower, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+def grown_network(problem: GrowthProblem, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
     """Return the network that a snapshot holds, in evaluation mode, and the edits that grew it from its first size."""
     seed = problem.network(snapshot.seed_widths, generator_from(0, "only its shape"))
     changes = [Change(src, coef) for src, coef in zip(snapshot.grew_src, snapshot.grew_coef, strict=True)]
-    edits = edits_of(seed, problem.example, snapshot.grew_round, snapshot.grew_space, changes)
+    edits = edits_of(seed, problem.spaces, snapshot.grew_round, snapshot.grew_space, changes)
     network = problem.network(snapshot.widths, generator_from(0, "to be overwritten"))
     network.load_state_dict(dict(zip(network.state_dict(), snapshot.state, strict=True)))
     return network.eval(), edits
 
 
 def growth_network(
-    problem: Grower, snapshot: Grown, config: GrowthConfig, title: str, ends: tuple[str, str]
+    problem: GrowthProblem, snapshot: Grown, config: GrowthConfig, title: str, ends: tuple[str, str]
 ) -> Network:
     """Return the network of a snapshot as a scene; `ends` say in words what goes in and what comes out."""
     wiring = _wiring(problem, snapshot.widths)
@@ -130,10 +114,10 @@ def _links(wiring: Wiring, snapshot: Grown) -> list[Link]:
 
 
 @lru_cache(maxsize=64)
-def _wiring(problem: Grower, widths: tuple[int, ...]) -> Wiring:
+def _wiring(problem: GrowthProblem, widths: tuple[int, ...]) -> Wiring:
     """Return the wiring of the problem's network of these widths, traced once for each."""
     network = problem.network(widths, generator_from(0, "only its shape"))
-    spaces = trace(network, problem.example)
+    spaces = problem.spaces(network)
     places = {name: place for place, name in enumerate(network.state_dict())}
     order = {space: place for place, space in enumerate(spaces.growable)}
     writers = {name: order[space] for space in order for name in spaces[space].writers}

@@ -12,6 +12,7 @@ from studio.core.seeds import generator_from
 from studio.files.frames import snapshot_bytes
 from studio.methods.growing import growing
 from studio.methods.growth_round import GrowthConfig
+from studio.nets.spaces import Axis, Segment, declared
 from studio.problems.own_network import OwnNetwork
 
 
@@ -64,3 +65,38 @@ def test_batches_and_probes(own):
 def test_widths_that_do_not_fit_are_named(own):
     with pytest.raises(ValueError, match="widths must be"):
         own.network((3,), torch.Generator())
+
+
+class Branching(nn.Module):
+    """Cannot be traced: which way it goes depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        return self.second(hidden) if hidden.sum() < 1e9 else hidden
+
+
+def by_hand(network):
+    one = (Segment(0),)
+    axes = [
+        Axis("first.weight", 0, "writer", one), Axis("first.bias", 0, "writer", one),
+        Axis("second.weight", 1, "reader", one),
+    ]  # fmt: skip
+    return declared(network, axes, [network.first.out_features])
+
+
+def test_a_network_that_cannot_be_traced_grows_by_declared_spaces():
+    torch.manual_seed(3)
+    inputs = torch.randn(80, 4)
+    labels = (inputs[:, 0] * inputs[:, 1] > 0).long()
+    own = OwnNetwork(Branching(), inputs[:60], labels[:60], inputs[60:], labels[60:], batch_size=60, declare=by_hand)
+    config = GrowthConfig(method="s3d", rounds=2, stage=20, rate=0.05, share=0.6, eps=0.05)
+    snapshots = record(growing(own, config, generator_from(0, "own")))
+    assert snapshots[-1].widths[0] > 3 and snapshots[-1].scored
+    ratios = [m / p for s in snapshots for m, p in zip(s.split_measured, s.split_predicted, strict=True)]
+    assert ratios and all(0.5 < ratio < 1.5 for ratio in ratios[:1])
+    again = last(growing(own, config, generator_from(0, "own"), snapshots[22]))
+    assert snapshot_bytes(again) == snapshot_bytes(snapshots[-1])
