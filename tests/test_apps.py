@@ -153,7 +153,7 @@ def test_a_growing_network_keeps_what_was_chosen_and_moved(visit):
     budget.press("End")
     everything = words.inner_text()
     budget.press("Home")
-    assert words.inner_text().startswith("A budget of 0 weights pays 0 neurons") and "pays 0" not in everything
+    assert words.inner_text().startswith("A budget of 0 weights pays 0 splits") and "pays 0" not in everything
     tab.status("done")
     assert before < neurons.count() == 3 + 12 + 4 and budget.input_value() == "0" and "pays 0" in words.inner_text()
     assert net.locator(".st-net-field > input:checked").get_attribute("value") == chosen

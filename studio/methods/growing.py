@@ -7,7 +7,7 @@ anew and train to convergence for many epochs). With Adam the rate falls along a
 neurons are near a stationary point when they are scored, which is where the splitting matrix alone decides.
 """
 
-__all__ = ["Grown", "growing", "growth_steps"]
+__all__ = ["Grown", "growing", "grown_network", "growth_steps"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +22,12 @@ from studio.core.runs import Run
 from studio.core.seeds import generator_from
 from studio.core.snapshots import MAX_BYTES, Snapshot
 from studio.methods.growth_round import SCORED, Choice, GrowthConfig, choose, grow
-from studio.methods.lineage import Lineage, first_generation, next_generation
+from studio.methods.lineage import Lineage, edits_of, first_generation, next_generation
 from studio.nets.carry import carry
 from studio.nets.costs import macs, parameters
 from studio.nets.probes import probed
 from studio.nets.spaces import Spaces
+from studio.nets.surgery import Change, Edit
 
 ITERATIONS = 10
 STATE_BYTES = MAX_BYTES - 2**20
@@ -77,6 +78,7 @@ class Grown(Snapshot):
     split_predicted: tuple[float, ...]
     split_measured: tuple[float, ...]
     curvature: float
+    eps: float
     tried: tuple[float, ...]
     together: tuple[float, ...]
     function_change: float
@@ -120,6 +122,21 @@ def growing(
         yield now
 
 
+def grown_network(problem: GrowthProblem, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+    """Return the network that a snapshot holds, in evaluation mode, and the edits that grew it from its first size."""
+    seed = problem.network(snapshot.seed_widths, generator_from(0, "only its shape"))
+    changes = [Change(src, coef) for src, coef in zip(snapshot.grew_src, snapshot.grew_coef, strict=True)]
+    edits = edits_of(seed, problem.spaces, snapshot.grew_round, snapshot.grew_space, changes)
+    return _network(problem, snapshot).eval(), edits
+
+
+def _network(problem: GrowthProblem, now: Grown) -> nn.Module:
+    """Return a network of a snapshot's widths with its weights."""
+    network = problem.network(now.widths, generator_from(0, "to be overwritten"))
+    network.load_state_dict(dict(zip(network.state_dict(), now.state, strict=True)))
+    return network
+
+
 def _next(problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Grown) -> Grown:
     """Return the snapshot after the next step: of training, of scoring, or of splitting."""
     if now.into < config.stage:
@@ -144,7 +161,7 @@ def _first(
         grew_coef=(), low=nothing, high=nothing, gains=nothing, costs=nothing,
         schemes=tuple(("",) * size for size in sizes), scored=False, approximate=False, budget=0.0,
         split_spaces=(), split_ids=(), split_schemes=(), split_predicted=(), split_measured=(),
-        curvature=0.0, tried=(), together=(), function_change=0.0,
+        curvature=0.0, eps=config.eps, tried=(), together=(), function_change=0.0,
         losses=torch.zeros(0), curve=torch.zeros(0, 7, dtype=torch.float64),
     )  # fmt: skip
     live = Live(network, spaces, _optimiser(network, config), macs(network, problem.example))
@@ -153,11 +170,7 @@ def _first(
 
 def _restored(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Live:
     """Return the live network and optimiser that a snapshot describes."""
-    network = problem.network(now.widths, generator_from(0, "to be overwritten"))
-    names = list(network.state_dict())
-    network.load_state_dict(
-        {name: part.to(problem.example.device) for name, part in zip(names, now.state, strict=True)}
-    )
+    network = _network(problem, now)
     optimiser = _optimiser(network, config)
     if optimiser is not None and now.trained:
         for parameter, first, second in zip(network.parameters(), now.first, now.second, strict=True):
@@ -290,7 +303,7 @@ def _split(problem: GrowthProblem, config: GrowthConfig, generator: torch.Genera
     live.network, live.spaces = outcome.network, _spaces(problem, outcome.network)
     live.cost = macs(live.network, problem.example)
     listed = [choice.plans[place] for place in outcome.listed]
-    eps2 = config.eps**2
+    eps2 = outcome.eps**2
     after = replace(
         now, step=now.step + 1, phase="splitting", round=now.round + 1, into=0, random=generator.get_state(),
         widths=live.spaces.widths, **{name: tuple(parts) for name, parts in kept.items()},
@@ -302,8 +315,8 @@ def _split(problem: GrowthProblem, config: GrowthConfig, generator: torch.Genera
         split_ids=tuple(int(ids[plan.space][plan.neuron]) for plan in listed),
         split_schemes=tuple(plan.scheme for plan in listed),
         split_predicted=tuple(eps2 * choice.gains[place] for place in outcome.listed),
-        split_measured=outcome.alone, curvature=choice.curvature, tried=outcome.tried, together=outcome.together,
-        function_change=outcome.function_change,
+        split_measured=outcome.alone, curvature=choice.curvature, eps=outcome.eps, tried=outcome.tried,
+        together=outcome.together, function_change=outcome.function_change,
     )  # fmt: skip
     return _measured(problem, live, _with_lineage(_with_state(after, live), tuple(lineage)))
 
@@ -350,10 +363,9 @@ def _ended(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Grown:
         return now
     neurons, cost, size, loss, right = (float(value) for value in now.curve[-1, [1, 2, 3, 5, 6]])
     stable = config.method in SCORED and all(bool((part >= 0).all()) for part in now.gains)
-    return replace(
-        now, total=max(now.step, growth_steps(config)),
-        outcome=(
-            f"{neurons:,.0f} neurons, {size:,.0f} parameters, {cost:,.0f} multiply-accumulates: loss {loss:.3g}, "
-            f"{right:.1%} {problem.test_words}" + ("; no split lowers the loss any more" if stable else "")
-        ),
-    )  # fmt: skip
+    words = (
+        f"{neurons:,.0f} neuron{'s' * (neurons > 1)}, {size:,.0f} parameters, {cost:,.0f} multiply-accumulates: "
+        f"loss {loss:.3g}, {right:.1%} {problem.test_words}"
+    )
+    end = "; no split lowers the loss any more" if stable else ""
+    return replace(now, total=max(now.step, growth_steps(config)), outcome=words + end)

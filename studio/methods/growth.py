@@ -153,7 +153,7 @@ def fresh_neurons(
 ) -> dict[int, Change]:
     """Return the changes that add brand-new neurons, `counts` per space, drawn like the ones there are.
 
-    Their rows are normal with the standard deviation of the layer's own weights, their columns with `fan_out`.
+    Their rows are normal with the root mean square of the layer's own weights, their columns with `fan_out`.
     """
     changes = {}
     for space, count in counts.items():
@@ -163,7 +163,9 @@ def fresh_neurons(
         block, more = found.size // found.groups, count // found.groups
         source = [slot if slot < start + block else NEW for start in range(0, found.size, block)
                   for slot in range(start, start + block + more)]  # fmt: skip
-        drawn = torch.randn(len(source), d, generator=generator, dtype=torch.float64) * float(weight.detach().std())
+        drawn = torch.randn(len(source), d, generator=generator, dtype=torch.float64) * float(
+            weight.detach().square().mean().sqrt()
+        )
         drawn[torch.tensor(source) >= 0] = 0.0
         if bias:
             drawn[:, -1] = 0.0

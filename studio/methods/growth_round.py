@@ -22,7 +22,7 @@ from studio.nets.surgery import Change, Edit, widened
 METHODS = ("s2d", "energy", "s3d", "random", "net2net", "new", "scratch")
 SCORED = ("s2d", "energy", "s3d")
 LISTED = 24
-TRIED = (0.5, 1.0, 2.0, 4.0)
+TRIED = (0.25, 0.5, 1.0, 2.0, 4.0)
 PRESERVED = {torch.float64: 1e-9, torch.float32: 1e-4}
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -37,6 +37,7 @@ class GrowthConfig:
     step size of splits. `share`: of the neurons there are, or of what one more neuron everywhere would cost, that a
     round may add; `cost` is what `energy` counts (macs, parameters, energy). `cap`: the widest a layer may get.
     `spectrum`: lanczos or rayleigh, the paper's descent over `descent` batches. `c`, `copies`: of signed splits.
+    `search`: take the best measured of several multiples of `eps`, where the papers have one for all rounds.
     `noise` of Net2Net's copies and `fan_out` of new neurons are standard deviations.
     """
 
@@ -56,6 +57,7 @@ class GrowthConfig:
     copies: int = 4
     noise: float = 0.01
     fan_out: float = 0.01
+    search: bool = False
     measures: int = 4
 
 
@@ -87,13 +89,14 @@ class Choice:
 class Outcome:
     """The grown network, the edits that made it, and what they did to the loss on the second probe.
 
-    `alone`: the change by each split listed (`listed` are their places in the choice); `tried` and `together`: step
-    sizes and the changes by all splits at once. `function_change`: the largest change of any output at step size 0,
-    relative to the largest output.
+    `eps`: the step size taken. `alone`: the change by each split listed (`listed` are their places in the choice);
+    `tried` and `together`: step sizes and the changes by all splits at once. `function_change`: the largest change of
+    any output at step size 0, relative to the largest output.
     """
 
     network: nn.Module
     edits: tuple[Edit, ...]
+    eps: float
     listed: tuple[int, ...]
     alone: tuple[float, ...]
     tried: tuple[float, ...]
@@ -148,32 +151,45 @@ def grow(
     inputs, targets = probe
     modes = {name: module.training for name, module in network.named_modules()}
     network.eval()
+    changes, eps = choice.changes, config.eps
     with torch.no_grad():
         before = network(inputs)
-        base = float(loss(before, targets))
-        change = 0.0
-        tried: tuple[float, ...] = ()
-        together = []
-        if choice.plans:
-            still, _ = widened(network, spaces, changes_of(spaces, choice.plans, 0.0))
-            change = float((still(inputs) - before).abs().max() / before.abs().max().clamp(min=1e-12))
-            if not change <= PRESERVED.get(before.dtype, 1e-2):
-                raise ValueError(
-                    f"copies of neurons changed the network's outputs by {change:.1e} of their size: it holds an "
-                    "operation that surgery does not know; declare its channel spaces by hand"
-                )
-            tried = tuple(factor * config.eps for factor in TRIED)
-            for eps in tried:
-                moved, _ = widened(network, spaces, changes_of(spaces, choice.plans, eps))
-                together.append(float(loss(moved(inputs), targets)) - base)
-        grown, edits = widened(network, spaces, choice.changes, generator)
+        function_change = _preserved(network, spaces, choice, inputs, before)
+        tried, together = _tried(network, spaces, config, choice, probe, loss, float(loss(before, targets)))
+        if config.search and config.method in SCORED and tried:
+            eps = min(zip(together, tried, strict=True))[1]
+            changes = changes_of(spaces, choice.plans, eps)
+        grown, edits = widened(network, spaces, changes, generator)
         order = sorted(range(len(choice.plans)), key=lambda place: choice.plans[place].gain)[:LISTED]
-        alone = measured(
-            network, spaces, choice.plans, order, config.eps, inputs, lambda outputs: loss(outputs, targets)
-        )
+        alone = measured(network, spaces, choice.plans, order, eps, inputs, lambda outputs: loss(outputs, targets))
     for (name, module), (_, copy) in zip(network.named_modules(), grown.named_modules(), strict=True):
         module.training = copy.training = modes[name]
-    return Outcome(grown, edits, tuple(order), tuple(alone), tried, tuple(together), change)
+    return Outcome(grown, edits, eps, tuple(order), tuple(alone), tried, together, function_change)
+
+
+def _preserved(network: nn.Module, spaces: Spaces, choice: Choice, inputs: Tensor, before: Tensor) -> float:
+    """Return by how much copies without displacement change the outputs, relative to the largest of them."""
+    if not choice.plans:
+        return 0.0
+    still, _ = widened(network, spaces, changes_of(spaces, choice.plans, 0.0))
+    change = float((still(inputs) - before).abs().max() / before.abs().max().clamp(min=1e-12))
+    if not change <= PRESERVED.get(before.dtype, 1e-2):
+        raise ValueError(
+            f"copies of neurons changed the network's outputs by {change:.1e} of their size: it holds an operation "
+            "that surgery does not know; declare its channel spaces by hand"
+        )
+    return change
+
+
+def _tried(
+    network: nn.Module, spaces: Spaces, config: GrowthConfig, choice: Choice, probe: Batch, loss: Loss, base: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return step sizes about the configured one, and the change of the loss by all splits at once with each."""
+    if not choice.plans:
+        return (), ()
+    tried = tuple(factor * config.eps for factor in TRIED)
+    grown = (widened(network, spaces, changes_of(spaces, choice.plans, eps))[0] for eps in tried)
+    return tried, tuple(float(loss(each(probe[0]), probe[1])) - base for each in grown)
 
 
 def _costs(network: nn.Module, spaces: Spaces, config: GrowthConfig, inputs: Tensor) -> tuple[dict[int, float], float]:

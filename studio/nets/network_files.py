@@ -49,7 +49,7 @@ def network_bytes(network: nn.Module, edits: Sequence[Edit] = ()) -> bytes:
 
 
 def load_network(path: Path) -> tuple[nn.Module, tuple[Edit, ...]]:
-    """Return the network in a file, bit for bit, and the edits that grew it; the file may come from anybody.
+    """Return the network in a file, bit for bit and in evaluation mode, and its edits; the file may come from anybody.
 
     Raises `ValueError`, in a sentence, where it cannot be read or holds no architecture.
     """
@@ -66,7 +66,7 @@ def load_network(path: Path) -> tuple[nn.Module, tuple[Edit, ...]]:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path.name} has weights that do not fit its architecture: save the network again") from error
-    return network, _edits(path, words, tensors)
+    return network.eval(), _edits(path, words, tensors)
 
 
 def load_into(path: Path, seed: nn.Module) -> tuple[nn.Module, tuple[Edit, ...]]:

@@ -55,7 +55,6 @@ class Path:
     calls: tuple[fx.Node, ...]
     steps: tuple[fx.Node, ...]
     reads: tuple[tuple[fx.Node, fx.Node], ...]
-    bent: bool
     bend: fx.Node | None
     norm: fx.Node | None
     kinks: tuple[str, ...]
@@ -104,7 +103,7 @@ def path_of(network: nn.Module, spaces: Spaces, space: int) -> Path:
         raise ValueError(f"space {found.name} cannot be split: its neurons are linear, so their copies change nothing")
     kinks = tuple(dict.fromkeys(_kind(network, node) for node in bends if _kind(network, node) in KINKED))
     bend, norm = _simple(network, calls, steps, bends)
-    return Path(space, found.writers[0], calls, tuple(steps), tuple(reads), True, bend, norm, kinks)
+    return Path(space, found.writers[0], calls, tuple(steps), tuple(reads), bend, norm, kinks)
 
 
 def probe(

@@ -47,11 +47,13 @@ function studioNetwork(root) {
     return gainOf(other) < gainOf(plain) ? other : plain;
   };
 
+  const price = (cost, unit) => `${number(cost)} ${cost === 1 ? unit.replace(/s$/, '') : unit}`;
+
   const drawBudget = (section, state) => {
     const slider = section.querySelector('.st-net-budget');
     if (!slider || !state.sorted.length) return;
     slider.parentElement.classList.remove('st-net-quiet');
-    const {budget, unit} = state.data;
+    const {about, budget, unit} = state.data;
     const moved = state.budget !== null;
     const most = moved ? state.whole * state.budget / STEPS : budget;
     slider.value = moved ? state.budget : Math.round(STEPS * Math.min(1, budget / (state.whole || 1)));
@@ -59,8 +61,10 @@ function studioNetwork(root) {
     const line = chosen.map(([x, y]) => `M${x} ${y}h.01`).join('');
     section.querySelectorAll('.st-net-picked').forEach(path => path.setAttribute('d', line));
     const cost = chosen.reduce((total, choice) => total + choice[3], 0);
-    const words = `A budget of ${number(most)} ${unit} pays ${chosen.length.toLocaleString('en-US')} ` +
-      `neuron${chosen.length === 1 ? '' : 's'}: cost ${number(cost)} ${unit}, predicted change ${number(gainOf(chosen))} × eps².`;
+    const words = `A budget of ${price(most, unit)} pays ${about}${chosen.length.toLocaleString('en-US')} ` +
+      `split${chosen.length === 1 ? '' : 's'}: cost ${price(cost, unit)}, ` +
+      `predicted change of the loss ${number(gainOf(chosen))} × eps².`;
+    slider.nextElementSibling.textContent = number(most);
     section.querySelector('.st-net-budget-words').textContent = words;
     slider.setAttribute('aria-valuetext', words);
   };
@@ -78,7 +82,8 @@ function studioNetwork(root) {
     now.setAttribute('cx', x);
     now.setAttribute('cy', y);
     section.querySelector('.st-net-at').setAttribute('d', `M${x} ${curve.top}V${curve.top + curve.height}`);
-    let words = `At eps ${number(eps)} the prediction is ${number(change)}.`;
+    slider.nextElementSibling.textContent = number(eps);
+    let words = `At eps ${number(eps)} the predicted change is ${number(change)}.`;
     if (curve.probes.length) {
       const [near, seen] = curve.probes.reduce((a, b) => Math.abs(b[0] - eps) < Math.abs(a[0] - eps) ? b : a);
       const said = curve.curvature * near ** 2;

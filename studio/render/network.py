@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from studio.render.network_drawing import drawing
+from studio.render.network_ends import ends_html, fans
 from studio.render.network_layout import (
+    BOX,
     BUCKETS,
     Block,
     Layout,
@@ -28,9 +30,26 @@ from studio.render.network_measures import curve_html, frame_data, number, say, 
 from studio.scenes import Layer, Network
 
 TALL, MARGIN, HEAD = 320.0, 24.0, 42.0
+# Beside a diagram that wants no more room than this its measures stand on a wide page.
+SLIM, MIDDLING = 420.0, 680.0
 # Above so many neurons only those with the most to gain can be chosen.
 MOST = 480
-FEW, NARROW, CLOSE, FAR = 7, 84.0, 56.0, 280.0
+FEW, NARROW, CLOSE, FAR, SIDE = 7, 84.0, 56.0, 280.0, BOX + 46
+INDEX = (
+    "A neuron’s splitting index is the smallest eigenvalue of its splitting matrix, the curvature of the loss along "
+    "moving copies of it apart: below 0 a split lowers the loss."
+)
+# The ways of splitting a neuron, by the names that `split_schemes` has for them.
+WAYS = {
+    "binary+": "two equal copies, moved apart",
+    "binary-": "a negative copy moved far, the other one a little",
+    "triplet+": "two copies moved apart, a negative one left in place",
+    "triplet-": "two negative copies moved apart, one left in place",
+    "mixed": "two copies and a negative one, all moved",
+    "quartet": "two copies and two negative ones, all moved apart",
+}
+# How neurons are split where nothing cheaper could be chosen for them.
+PLAIN = ("", "binary+")
 STYLE = f"<style>{Path(__file__).with_suffix('.css').read_text(encoding='utf-8')}</style>"
 # Defines `studioNetwork(root)`: it wires the networks below an element and returns what to call when they changed.
 SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
@@ -44,40 +63,49 @@ def network_html(scene: Network, group: str) -> str:
     `group` tells the networks of one page apart. Where it was not scored yet there is the diagram alone.
     """
     scene = tidy(scene)
-    layout = laid_out(scene, TALL, MARGIN, NARROW if len(scene.layers) < FEW else CLOSE, pitch_of(scene))
+    layout = laid_out(scene, TALL, MARGIN, SIDE, NARROW if len(scene.layers) < FEW else CLOSE, pitch_of(scene))
     picked = _picked(scene, scene.budget)
-    asked = {"unit": scene.unit, "budget": scene.budget, "choices": _choices(scene, layout), "curve": frame_data(scene)}
+    asked = {
+        "unit": scene.unit,
+        "budget": scene.budget,
+        "about": _about(scene),
+        "choices": _choices(scene, layout),
+        "curve": frame_data(scene),
+    }
     data = json.dumps({**asked, "approximate": scene.approximate}, allow_nan=False)
-    parts = ""
+    beside = spectra = ""
     if scene.scored:
-        measures = [part for part in (splits_html(scene), curve_html(scene)) if part]
-        row = f'<div class="st-net-row">{"".join(measures)}</div>' if measures else ""
-        parts = _budget(scene, picked) + row + spectra_html(scene)
+        beside = f'<div class="st-net-side">{_budget(scene, picked)}{splits_html(scene)}{curve_html(scene)}</div>'
+        spectra = spectra_html(scene)
+    size = "slim" if layout.width <= SLIM else "middling" if layout.width <= MIDDLING else "broad"
     return (
         f'{STYLE}<section class="st-net" data-group="{say(group)}" data-net="{say(data)}"><h4>{say(scene.title)}</h4>'
-        f'<p class="st-net-note">{_summary(scene)}</p>{_field(scene, layout, group, picked)}{_legend(scene)}{parts}'
-        "</section>"
+        f'<p class="st-net-note">{_summary(scene)}</p><div class="st-net-body st-net-{size}"><div class="st-net-main">'
+        f"{_field(scene, layout, group, picked)}{_legend(scene, layout)}</div>{beside}{spectra}</div></section>"
     )
 
 
 def _summary(scene: Network) -> str:
     neurons = sum(len(layer.ids) for layer in scene.layers)
-    start = f"Round {scene.round} · {neurons:,} neurons in {_count(len(scene.layers), 'layer')}"
+    start = f"Round {scene.round} · {_count(neurons, 'neuron')} in {_count(len(scene.layers), 'layer')}"
     if not scene.scored:
-        return f"{start} · not scored yet: the colours come with the first scoring."
+        return f"{start} · no neuron scored so far, hence no colours."
     unstable = sum(int((layer.low < 0).sum()) for layer in scene.layers)
-    words = f"{start} · {unstable:,} unstable, which a split can improve"
+    words = f"{start} · {unstable:,} unstable: splitting one of them lowers the loss"
+    if not unstable:
+        words = f"{start} · all stable: equal copies of a neuron do not lower the loss"
     if any((layer.shares < 0).any() for layer in scene.layers):
         most = max(family_shares(layer).max(initial=0.0) for layer in scene.layers)
-        words += f" · copies of opposite sign: the largest family carries {number(float(most))} without signs"
+        words += f" · with negative copies: the sizes of one family’s shares add up to {number(float(most))}, not 1"
     return words
 
 
 def _field(scene: Network, layout: Layout, group: str, picked: list[tuple[int, int]]) -> str:
     """Return the diagram: what is drawn, and over it what can be chosen, with its cards below."""
-    gaps = max(1, len(layout.blocks) - 1)
+    gaps = len(layout.blocks) + 1
     single = all(block.width == 0 for block in layout.blocks)
-    widest = layout.width + gaps * (FAR - layout.gap) if single else layout.width * (2.2 if layout.pitch > 15 else 1.6)
+    spread = layout.width + gaps * (FAR - layout.gap)
+    widest = min(spread, 2.4 * layout.width) if single else layout.width * (2.2 if layout.pitch > 15 else 1.6)
     chosen = _choosable(scene)
     cards = [_neurons(scene, index, layout, group, part) for index, part in enumerate(chosen)]
     few = sum(len(part) for part in chosen) < sum(len(layer.ids) for layer in scene.layers)
@@ -89,6 +117,7 @@ def _field(scene: Network, layout: Layout, group: str, picked: list[tuple[int, i
     return (
         f'<div class="st-net-scroll"><div class="st-net-field" role="radiogroup" aria-label="{title}" '
         f'style="--wide:clamp({layout.width:.0f}px, 100cqw, {widest:.0f}px)">{names}{drawing(scene, layout, picked)}'
+        f"{ends_html(scene, layout, HEAD)}"
         f'{"".join(cards)}<div class="st-net-card st-net-hint">{hint}</div></div></div>'
     )
 
@@ -141,12 +170,12 @@ def _origin(scene: Network, layer: Layer, place: int, family: tuple[int, float])
     came = f"split off neuron {parent} in round {born}" if parent >= 0 else "there from the start"
     if parent < 0 and born:
         came = f"added in round {born}"
-    new = ", the last one" if born and born == scene.round else ""
+    new = ", the last so far" if born and born == scene.round else ""
     if parent < 0 and family[0] == 1 and share == 1:
         return f"{came}{new}."
-    whole = f"; the shares of its family of {family[0]} add up to {number(family[1])} without signs"
-    more = (", a negative copy" if share < 0 else "") + (whole if family[0] > 1 else "")
-    return f"{came}{new}; it carries {number(share)} of its first ancestor’s output{more}."
+    minus = ": a negative copy, which is subtracted" if share < 0 else ""
+    whole = f" The sizes of its family’s {family[0]} shares add up to {number(family[1])}." if family[0] > 1 else ""
+    return f"{came}{new}; it carries {number(share)} of its first ancestor’s output{minus}.{whole}"
 
 
 def _numbers(scene: Network, layer: Layer, place: int) -> str:
@@ -154,19 +183,23 @@ def _numbers(scene: Network, layer: Layer, place: int) -> str:
     if not scene.scored:
         return ""
     low, high, gain = float(layer.low[place]), float(layer.high[place]), float(layer.gains[place])
-    calm = "stable, but not under signed copies" if gain < 0 else "stable"
-    state = "unstable, a split can lower the loss" if low < 0 else calm
+    if layer.parents[place] >= 0 and layer.born[place] == scene.round and not layer.costs[place]:
+        return f"<p>Not scored yet; the neuron it was split off had eigenvalues {number(low)} to {number(high)}.</p>"
+    calm = "stable as it is, but not with negative copies" if gain < 0 else "stable"
+    state = "unstable, so that splitting it lowers the loss" if low < 0 else calm
+    name = layer.schemes[place] or "unnamed"
+    way = f" ({WAYS[name]})" if name in WAYS else ""
     best = (
-        f"Best split: {say(layer.schemes[place] or 'unnamed')}, predicted change {number(gain)} × eps², "
-        f"cost {number(float(layer.costs[place]))} {say(scene.unit)}."
+        f"Best split: {say(name)}{way}, predicted change of the loss {number(gain)} × eps², "
+        f"cost {say(_price(layer.costs[place], scene.unit))}."
         if gain < 0
         else "No split of it promises to lower the loss."
     )
     return f"<p>Eigenvalues {number(low)} to {number(high)}: {state}. {best}</p>"
 
 
-def _legend(scene: Network) -> str:
-    """Return what the colours and the rings mean."""
+def _legend(scene: Network, layout: Layout) -> str:
+    """Return what the colours, the rings and the lines mean, and what a splitting index is."""
     end = number(limit_of(scene))
     scale = (
         f'<span>splitting index −{end}<i class="st-net-scale" style="background:linear-gradient(90deg,'
@@ -174,13 +207,18 @@ def _legend(scene: Network) -> str:
     )
     fresh = any((layer.born == scene.round).any() for layer in scene.layers) if scene.round else False
     negative = any((layer.shares < 0).any() for layer in scene.layers)
+    read = scene.reads[0] if len(scene.reads) == 1 and fans(layout.blocks[-1]) else np.zeros(0)
+    promising = scene.scored and any((layer.gains < 0).any() for layer in scene.layers)
     kinds = [
         scale if scene.scored and limit_of(scene) else "",
         f'<span><i class="st-net-dot st-net-fresh"></i>new in round {scene.round}</span>' if fresh else "",
-        '<span><i class="st-net-dot st-net-hollow"></i>negative share</span>' if negative else "",
-        '<span><i class="st-net-dot st-net-pick"></i>split at the budget below</span>' if scene.scored else "",
+        '<span><i class="st-net-dot st-net-hollow"></i>negative copy: subtracted</span>' if negative else "",
+        '<span><i class="st-net-dot st-net-pick"></i>split at the budget chosen</span>' if promising else "",
+        '<span><i class="st-net-way st-net-adds"></i>added to the output</span>' if (read > 0).any() else "",
+        '<span><i class="st-net-way st-net-takes"></i>taken away from the output</span>' if (read < 0).any() else "",
     ]
-    return f'<div class="st-net-legend">{"".join(kinds)}</div>' if any(kinds) else ""
+    told = f'<p class="st-net-note st-net-told">{INDEX}</p>' if scene.scored else ""
+    return f'<div class="st-net-legend">{"".join(kinds)}</div>{told}' if any(kinds) or told else ""
 
 
 def _picked(scene: Network, budget: float) -> list[tuple[int, int]]:
@@ -208,17 +246,30 @@ def _budget(scene: Network, picked: list[tuple[int, int]]) -> str:
     """Return in words what the round's budget pays, and the slider that asks for another one."""
     gain = sum(float(scene.layers[index].gains[place]) for index, place in picked)
     cost = sum(float(scene.layers[index].costs[place]) for index, place in picked)
+    ways = "; only its best split is looked at here, while the run may choose a cheaper one" if _about(scene) else ""
+    note = f"The neurons that promise most for their cost, as the last scoring saw them{ways}."
     words = (
-        f"A budget of {number(scene.budget)} {scene.unit} pays {_count(len(picked), 'neuron')}: "
-        f"cost {number(cost)} {scene.unit}, predicted change {number(gain)} × eps²."
+        f"A budget of {_price(scene.budget, scene.unit)} pays {_about(scene)}{_count(len(picked), 'split')}: "
+        f"cost {_price(cost, scene.unit)}, predicted change of the loss {number(gain)} × eps²."
     )
     if not any((layer.gains < 0).any() for layer in scene.layers):
-        words = "No neuron promises to lower the loss by a split."
+        note, words = "", "In the last scoring no neuron promised to lower the loss by a split."
     return (
-        '<div class="st-net-part st-net-buy"><h5>What a budget pays</h5><label class="st-net-slide st-net-quiet">budget'
-        '<input type="range" class="st-net-budget" min="0" max="200"></label>'
+        f'<div class="st-net-part st-net-buy"><h5>What a budget pays</h5><p class="st-net-note">{note}</p>'
+        '<label class="st-net-slide st-net-quiet">budget'
+        '<input type="range" class="st-net-budget" min="0" max="200"><output></output></label>'
         f'<p class="st-net-words st-net-budget-words">{say(words)}</p></div>'
     )
+
+
+def _about(scene: Network) -> str:
+    """Return a word of caution where a run chooses among several ways to split a neuron."""
+    return "about " if any(set(layer.schemes).difference(PLAIN) for layer in scene.layers) else ""
+
+
+def _price(cost: float, unit: str) -> str:
+    """Return a cost with its unit, which stands alone where the cost is one."""
+    return f"{number(cost)} {unit.removesuffix('s') if cost == 1 else unit}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,19 +1,19 @@
 """The drawing of a growing network as SVG: links, lineage, rings and dots, in a few paths however wide it is."""
 
-__all__ = ["LINKS", "SHADES", "WEAKEST", "drawing"]
+__all__ = ["LINKS", "SHADES", "drawing"]
 
 import math
 
 import numpy as np
 
-from studio.render.network_layout import BUCKETS, PALE, Block, Layout, bucket, limit_of
+from studio.render.network_ends import band, ends_drawing
+from studio.render.network_layout import BUCKETS, PALE, WEAKEST, Block, Layout, bucket, limit_of
 from studio.scenes import Layer, Link, Network
 
 # Above so many links between two layers a band stands for them; weak ones are left out, the others have four shades.
 LINKS = 640
 SHADES = (0.14, 0.3, 0.5, 0.75)
 CALM = 40
-WEAKEST = 0.06
 ARCS = 48
 
 
@@ -31,6 +31,7 @@ def drawing(scene: Network, layout: Layout, picked: list[tuple[int, int]]) -> st
     new = np.concatenate([np.zeros((0, 2)), *fresh])
     parts = [
         *(_panel(block) for block in layout.blocks if block.width),
+        ends_drawing(scene, layout, places),
         *(_link(link, layout, places) for link in scene.links if _known(link, layout)),
         *(_arcs(scene, layer, at, layout) for layer, at in zip(scene.layers, places, strict=True)),
         _dots(marked, mark, "st-net-picked"),
@@ -90,7 +91,7 @@ def _link(link: Link, layout: Layout, places: list[np.ndarray]) -> str:
     if abs(link.target - link.source) > 1:
         return _detour(source, target)
     if link.strengths.size > LINKS:
-        return _band(source, target)
+        return band(*source.edge(1), *target.edge(-1))
     top = float(strengths.max(initial=0.0))
     if not top:
         return ""
@@ -104,19 +105,6 @@ def _link(link: Link, layout: Layout, places: list[np.ndarray]) -> str:
         f'<path class="st-net-link" stroke-opacity="{shade * faint:.2f}" d="{"".join(line)}"/>'
         for shade, line in zip(SHADES, lines, strict=True)
         if line
-    )
-
-
-def _band(source: Block, target: Block) -> str:
-    half = 0.5 * source.pitch
-    x, u = source.x + source.width + half, target.x - half
-    middle = (x + u) / 2
-    top, foot = source.y - half, source.y + source.height + half
-    high, deep = target.y - half, target.y + target.height + half
-    return (
-        f'<path class="st-net-band" d="M{x:.1f} {top:.1f}C{middle:.1f} {top:.1f} {middle:.1f} {high:.1f} {u:.1f} '
-        f"{high:.1f}V{deep:.1f}C{middle:.1f} {deep:.1f} {middle:.1f} {foot:.1f} {x:.1f} {foot:.1f}Z"
-        '"/>'
     )
 
 

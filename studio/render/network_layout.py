@@ -1,8 +1,10 @@
 """Where the neurons of a growing network stand, who came from whom, and which colour a splitting index has."""
 
 __all__ = [
+    "BOX",
     "BUCKETS",
     "PALE",
+    "WEAKEST",
     "Block",
     "Layout",
     "affordable",
@@ -32,6 +34,9 @@ PALE = "#9aa5b4"
 # The widest layer decides how far apart all neurons stand.
 PITCHES = ((9, 34.0), (13, 22.0), (64, 18.0), (150, 14.5), (330, 11.0))
 CLOSEST = 8.0
+# How wide the boxes at both ends are, and below which share of the strongest a line is left out.
+BOX = 76.0
+WEAKEST = 0.06
 SLACK = 1 + 1e-9
 
 
@@ -64,6 +69,12 @@ class Block:
         """Return the distance between the highest and the lowest neuron."""
         return max(0, min(len(self.order), self.rows) - 1) * self.pitch
 
+    def edge(self, side: int) -> tuple[float, float, float]:
+        """Return the left (-1) or the right (1) edge: how far right it is, its upper and its lower end."""
+        half = 0.5 * self.pitch
+        x = self.x - half if side < 0 else self.x + self.width + half
+        return x, self.y - half, self.y + self.height + half
+
     def places(self) -> Float[np.ndarray, "n 2"]:
         """Return where each neuron stands, in the order of the layer."""
         column, row = np.divmod(np.arange(len(self.order)), self.rows)
@@ -87,6 +98,11 @@ class Layout:
         """Return the diameter of a neuron."""
         return min(0.62 * self.pitch, 18.0)
 
+    @property
+    def ends(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the middles of the boxes of what goes in and of what comes out, half a box from the edges."""
+        return (BOX / 2, self.height / 2), (self.width - BOX / 2, self.height / 2)
+
 
 def tidy(scene: Network) -> Network:
     """Return the network with 0 for every number that is none, and all costs together for a budget without end."""
@@ -95,12 +111,14 @@ def tidy(scene: Network) -> Network:
         for layer in scene.layers
     )
     links = tuple(replace(link, strengths=_finite(link.strengths)) for link in scene.links)
+    last = len(layers[-1].ids) if layers else 0
+    reads = _finite(scene.reads) if scene.reads.shape[1:] == (last,) else np.zeros((0, last))
     whole = float(sum(layer.costs.sum() for layer in layers))
     budget = whole if scene.budget == math.inf else scene.budget
     eps, curvature, budget = (
         float(number) if math.isfinite(number) else 0.0 for number in (scene.eps, scene.curvature, budget)
     )
-    return replace(scene, layers=layers, links=links, eps=eps, curvature=curvature, budget=budget)
+    return replace(scene, layers=layers, links=links, reads=reads, eps=eps, curvature=curvature, budget=budget)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -113,19 +131,19 @@ def pitch_of(scene: Network) -> float:
     return next((pitch for most, pitch in PITCHES if widest <= most), CLOSEST)
 
 
-def laid_out(scene: Network, height: float, margin: float, gap: float, pitch: float) -> Layout:
-    """Return the layers from left to right, each in as few columns as fit the height.
+def laid_out(scene: Network, height: float, margin: float, side: float, gap: float, pitch: float) -> Layout:
+    """Return the layers from left to right, each in as few columns as fit the height; `side` is left at both ends.
 
     A neuron's copies stand below it, so that those that were there before keep their order as the network grows.
     """
     rows = max(1, int((height - 2 * margin) / pitch) + 1)
-    blocks, x = [], margin
+    blocks, x = [], side
     for layer in scene.layers:
         order = lineage(layer)
         tall = max(0, min(len(order), rows) - 1) * pitch
         blocks.append(Block(order, x, (height - tall) / 2, rows, pitch))
         x += blocks[-1].width + gap
-    return Layout(tuple(blocks), max(x - gap, margin) + margin, height, pitch, gap)
+    return Layout(tuple(blocks), max(x - gap, side) + side, height, pitch, gap)
 
 
 def lineage(layer: Layer) -> Int[np.ndarray, " n"]:

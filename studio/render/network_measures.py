@@ -72,9 +72,9 @@ def spectra_html(scene: Network) -> str:
     """Return a strip a layer: every neuron's smallest to largest eigenvalue as a bar across zero, sorted."""
     strips = "".join(_strip(layer) for layer in scene.layers if len(layer.ids))
     return (
-        '<div class="st-net-part"><h5>Splitting spectra</h5><p class="st-net-note">A bar a neuron, from the smallest '
-        "to the largest eigenvalue of its splitting matrix, on a root scale. What is below the line can be split to "
-        f'lower the loss.</p><div class="st-net-strips">{strips}</div></div>'
+        '<div class="st-net-part st-net-spectra"><h5>Splitting spectra</h5><p class="st-net-note">A bar a neuron, from '
+        "the smallest to the largest eigenvalue of its splitting matrix, on a root scale. A bar that reaches below the "
+        f'line: a split lowers the loss.</p><div class="st-net-strips">{strips}</div></div>'
     )
 
 
@@ -123,11 +123,12 @@ def splits_html(scene: Network) -> str:
             verdict = f"{number(split.predicted)} → {number(split.measured)}{ratio}"
         rows.append(_pair(split, min(ends), max(ends), verdict))
     more = f" The {BARS} largest of {len(known)}." if len(known) > BARS else ""
-    note = "Approximate: ranks only, as kinks bend the prediction." if scene.approximate else ""
+    exact = "The ratio of the two goes to 1 as eps becomes small."
+    note = "Approximate: ranks only, as kinks bend the prediction." if scene.approximate else exact
     return (
-        f'<div class="st-net-part"><h5>Splits of round {scene.round}</h5><p class="st-net-note">'
-        f'<i class="st-net-key st-net-said"></i>predicted <i class="st-net-key st-net-seen"></i>measured alone. '
-        f"{note}{more}</p>{''.join(rows)}</div>"
+        f'<div class="st-net-part"><h5>Splits of round {scene.round}</h5><p class="st-net-note">Change of the loss by '
+        f'each split alone, at eps {number(scene.eps)}: <span><i class="st-net-key st-net-said"></i>predicted</span> '
+        f'<span><i class="st-net-key st-net-seen"></i>measured</span>. {note}{more}</p>{"".join(rows)}</div>'
     )
 
 
@@ -182,22 +183,24 @@ def curve_html(scene: Network) -> str:
     here, right, foot = plot.x(scene.eps), plot.left + plot.width, plot.top + plot.height
     note = " It only ranks here: kinks bend it." if scene.approximate else ""
     return (
-        '<div class="st-net-part"><h5>The loss along eps</h5><p class="st-net-note"><i class="st-net-key st-net-curve">'
-        f'</i>predicted, {number(scene.curvature)} × eps² <i class="st-net-key st-net-trial"></i>measured, all splits '
-        f'at once.{note}</p><svg class="st-net-plot" viewBox="0 0 360 160" role="img" aria-label="change of the loss '
-        f'along eps"><path class="st-net-zero" d="M{plot.left:g} {plot.y(0):.1f}H{right:g}"/>'
+        '<div class="st-net-part"><h5>The loss along eps</h5><p class="st-net-note">Change of the loss by all splits '
+        'at once, their copies moved apart by eps: <span><i class="st-net-key st-net-curve"></i>predicted, '
+        f'{number(scene.curvature)} × eps²</span> <span><i class="st-net-key st-net-trial"></i>measured</span>.'
+        f"{note}</p>"
+        '<svg class="st-net-plot" viewBox="0 0 360 160" role="img" aria-label="change of the loss along eps">'
+        f'<path class="st-net-zero" d="M{plot.left:g} {plot.y(0):.1f}H{right:g}"/>'
         f'<path class="st-net-line" d="M{line}"/>{dots}<path class="st-net-at" d="M{here:.1f} {plot.top:g}V{foot:g}"/>'
-        f'<circle class="st-net-now" cx="{here:.1f}" cy="{plot.y(scene.curvature * scene.eps**2):.1f}" r="5.5"/>'
-        f'</svg><div class="st-net-ends"><span>eps 0</span><span>eps {number(plot.end)}: '
-        f"{number(scene.curvature * plot.end**2)}</span></div>"
+        f'<circle class="st-net-now" cx="{here:.1f}" cy="{plot.y(scene.curvature * scene.eps**2):.1f}" r="5.5"/></svg>'
+        f'<div class="st-net-ends"><span>eps 0</span><span>eps {number(plot.end)}</span></div>'
         '<label class="st-net-slide st-net-quiet">eps<input type="range" class="st-net-eps" min="0" max="200">'
-        f'</label><p class="st-net-words st-net-eps-words">{say(eps_words(scene, scene.eps))}</p></div>'
+        "<output></output></label>"
+        f'<p class="st-net-words st-net-eps-words">{say(eps_words(scene, scene.eps))}</p></div>'
     )
 
 
 def eps_words(scene: Network, eps: float) -> str:
     """Return in words what is predicted at an eps and what was measured at the trial nearest to it."""
-    words = f"At eps {number(eps)} the prediction is {number(scene.curvature * eps**2)}."
+    words = f"At eps {number(eps)} the predicted change is {number(scene.curvature * eps**2)}."
     if not probes(scene):
         return words
     near, change = min(probes(scene), key=lambda probe: abs(probe[0] - eps))

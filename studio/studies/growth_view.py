@@ -1,19 +1,16 @@
 """What a growing network looks like: its neurons and their links, the round's splits, and its curves."""
 
-__all__ = ["grown_network", "growth_curves", "growth_network"]
+__all__ = ["growth_curves", "growth_network"]
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from torch import nn
 
 from studio.core.problems import GrowthProblem
 from studio.core.seeds import generator_from
 from studio.methods.growing import Grown
 from studio.methods.growth_round import GrowthConfig
-from studio.methods.lineage import edits_of
-from studio.nets.surgery import Change, Edit
 from studio.scenes import Curves, Layer, Link, Network, Series, Split
 
 FLOOR = 1e-16
@@ -31,16 +28,6 @@ class Wiring:
     names: tuple[str, ...]
     links: tuple[tuple[int, int, int, int], ...]
     head: int
-
-
-def grown_network(problem: GrowthProblem, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
-    """Return the network that a snapshot holds, in evaluation mode, and the edits that grew it from its first size."""
-    seed = problem.network(snapshot.seed_widths, generator_from(0, "only its shape"))
-    changes = [Change(src, coef) for src, coef in zip(snapshot.grew_src, snapshot.grew_coef, strict=True)]
-    edits = edits_of(seed, problem.spaces, snapshot.grew_round, snapshot.grew_space, changes)
-    network = problem.network(snapshot.widths, generator_from(0, "to be overwritten"))
-    network.load_state_dict(dict(zip(network.state_dict(), snapshot.state, strict=True)))
-    return network.eval(), edits
 
 
 def growth_network(
@@ -70,7 +57,7 @@ def growth_network(
     return Network(
         title=title, inputs=ends[0], outputs=ends[1], reads=reads, layers=layers,
         links=tuple(_links(wiring, snapshot)), splits=splits, round=snapshot.round, scored=snapshot.scored,
-        eps=config.eps, curvature=snapshot.curvature, probe_eps=np.array(snapshot.tried),
+        eps=snapshot.eps, curvature=snapshot.curvature, probe_eps=np.array(snapshot.tried),
         probe_changes=np.array(snapshot.together), budget=snapshot.budget,
         unit=UNITS[config.cost] if config.method == "energy" else "neurons", approximate=snapshot.approximate,
     )  # fmt: skip

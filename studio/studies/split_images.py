@@ -13,14 +13,14 @@ from studio.core.devices import best_device
 from studio.core.papers import FAST_SPLITTING, SIGNED_SPLITTING, SPLITTING, Paper
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
-from studio.methods.growing import Grown, growing, growth_steps
+from studio.methods.growing import Grown, growing, grown_network, growth_steps
 from studio.methods.growth_round import METHODS, GrowthConfig
 from studio.nets.activations import ACTIVATIONS
 from studio.nets.families import FAMILIES, POOLS
 from studio.nets.surgery import Edit
 from studio.problems.growth_images import GROWTH_DATA, GrowthImages, growth_images
 from studio.scenes import Scene
-from studio.studies.growth_view import grown_network, growth_curves, growth_network
+from studio.studies.growth_view import growth_curves, growth_network
 from studio.studies.study import Study
 
 
@@ -78,6 +78,9 @@ class SplitImages(Study):
         Knob("Eigenvalues", "lanczos: exact on a batch; rayleigh: the paper's descent over batches", advanced=True),
     ] = "lanczos"
     copies: Annotated[int, Range(2, 4), Knob("Copies", "of one neuron at most, in s3d", advanced=True)] = 4
+    search: Annotated[
+        bool, Knob("Search the step size", "take the best measured of 1/4, 1/2, 1, 2 and 4 times it", advanced=True)
+    ] = False
     c: Annotated[float, Range(1.0, 5.0), Knob("Mass", "bound on absolute weights in s3d", advanced=True)] = 3.0
     device: Annotated[str, Choice("auto", "cpu", "cuda"), Knob("Device", advanced=True)] = "auto"
 
@@ -135,7 +138,7 @@ class SplitImages(Study):
             method=self.method, rounds=0 if scratch else self.rounds,
             stage=self.stage * (self.rounds + 1) if scratch else self.stage, rate=self.rate, decay=self.decay,
             eps=self.eps, share=self.share, cost=self.cost, cap=self.cap, spectrum=self.spectrum, c=self.c,
-            copies=self.copies,
+            copies=self.copies, search=self.search,
         )  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from studio.core.controls import Choice, Knob, Range
 from studio.core.papers import SIGNED_SPLITTING, SPLITTING, Paper
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
-from studio.methods.growing import Grown, growing
+from studio.methods.growing import Grown, growing, grown_network
 from studio.methods.growth_round import GrowthConfig
 from studio.nets.surgery import Edit
 from studio.problems.growth_toys import TOYS, GrowthToy, growth_toy
 from studio.render.decisions import signed_map
 from studio.scenes import Curves, Images, Scene, Series
-from studio.studies.growth_view import grown_network, growth_curves, growth_network
+from studio.studies.growth_view import growth_curves, growth_network
 from studio.studies.study import Study
 
 NEURONS_DRAWN = 7
@@ -58,6 +58,9 @@ class SplitToy(Study):
     )
     eps: Annotated[float, Range(1e-4, 1.0, log=True), Knob("Step size", "how far copies move apart")] = 0.1
     copies: Annotated[int, Range(2, 4), Knob("Copies", "of one neuron at most, in signed splitting")] = 4
+    search: Annotated[
+        bool, Knob("Search the step size", "take the best measured of 1/4, 1/2, 1, 2 and 4 times it", advanced=True)
+    ] = False
     c: Annotated[
         float, Range(1.0, 5.0), Knob("Mass", "bound on the copies' absolute weights; 1 is s2d", advanced=True)
     ] = 3.0
@@ -106,7 +109,7 @@ class SplitToy(Study):
         return GrowthConfig(
             method=self.method, rounds=0 if scratch else self.rounds,
             stage=self.stage * (self.rounds + 1) if scratch else self.stage, optimiser="lbfgs", eps=self.eps,
-            share=self.share, cap=self.cap, c=self.c, copies=self.copies,
+            share=self.share, cap=self.cap, c=self.c, copies=self.copies, search=self.search,
         )  # fmt: skip
 
 

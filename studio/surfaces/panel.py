@@ -24,6 +24,7 @@ from studio.surfaces.panel_network import NetworkView
 
 WIDE = widgets.Layout(width="auto")
 LABEL = {"description_width": "9em"}
+COLUMNS = "repeat(auto-fit, minmax(min(100%, 380px), 1fr))"
 
 
 class Panel:
@@ -45,7 +46,7 @@ class Panel:
         self.result: Snapshot | None = None
         self.widgets: dict[str, Any] = {c.name: _widget(c, getattr(study, c.name)) for c in controls(self._type)}
         self._picture = widgets.Image(format="png", layout=widgets.Layout(width="320px", display="none"))
-        self._chart = widgets.VBox([])
+        self._chart = widgets.GridBox([], layout=widgets.Layout(grid_template_columns=COLUMNS, width="100%"))
         self._members = widgets.HTML("")
         self._network = NetworkView()
         self._status = widgets.HTML("")
@@ -211,6 +212,7 @@ class Panel:
                 case Members():
                     self._members.value = members_html(scene, self._type.name)
                 case Network():
+                    self._spread()
                     self._network.html = network_html(scene, self._type.name)
                 case Curves():
                     charts.append(scene)
@@ -226,6 +228,8 @@ class Panel:
 
             fresh = [curves_figure(scene).update_layout(height=300) for scene in scenes]
             self._chart.children = tuple(go.FigureWidget(figure) for figure in fresh)
+            for drawn in self._chart.children:
+                drawn._config = {"responsive": True}  # type: ignore[attr-defined]
             return
         for chart, scene in zip(self._chart.children, scenes, strict=True):
             figure: Any = chart
@@ -243,9 +247,17 @@ class Panel:
             parts.append(more)
         parts += [widgets.HBox([self._go, self._hold, self._one, self._end]), self._bar, self._status]
         left = widgets.VBox(parts, layout=widgets.Layout(flex="1 1 380px", min_width="320px", padding="0 16px 0 0"))
-        shown = [self._picture, self._members, self._network, self._chart]
-        right = widgets.VBox(shown, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
-        return widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+        shown = [self._picture, self._members, self._chart]
+        self._right = widgets.VBox(shown, layout=widgets.Layout(flex="1 1 380px", min_width="320px"))
+        top = widgets.HBox([left, self._right], layout=widgets.Layout(flex_flow="row wrap", width="100%"))
+        self._below = widgets.VBox([self._network], layout=widgets.Layout(width="100%"))
+        return widgets.VBox([top, self._below], layout=widgets.Layout(width="100%"))
+
+    def _spread(self) -> None:
+        """Give the charts of a study whose network grows the whole width, below that network."""
+        if self._chart not in self._below.children:
+            self._right.children = (self._picture, self._members)
+            self._below.children = (self._network, self._chart)
 
 
 def desk_for(study: type[Study]) -> Desk:

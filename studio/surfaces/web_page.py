@@ -18,10 +18,9 @@ from studio.studies.study import Study
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
 from studio.surfaces.web_knobs import component, examples
-from studio.surfaces.web_run import NAMED_ERRORS, Shown, empty_chart, file_of, progress, sentence, study_of
+from studio.surfaces.web_run import CHARTS, NAMED_ERRORS, Shown, empty_chart, file_of, progress, sentence, study_of
 from studio.surfaces.web_visitor import Visitors
 
-CHARTS = 5
 SLOW = 10.0
 FIGURE_GAP = 0.3
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -229,10 +228,11 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
         network = gr.HTML(visible=False, js_on_load=KEEP_NETWORK, elem_classes="st-grown")
         with gr.Column(elem_classes="st-more"):
             members = gr.HTML(visible=False, js_on_load=KEEP_CHOICE)
-            charts = tuple(
-                gr.Plot(None if index else empty_chart(), visible=not index, show_label=False, container=False)
-                for index in range(CHARTS)
-            )
+            with gr.Row(elem_classes="st-charts"):
+                charts = tuple(
+                    gr.Plot(None if index else empty_chart(), visible=not index, show_label=False, container=False)
+                    for index in range(CHARTS)
+                )
             download = gr.DownloadButton("Save picture (PNG)", interactive=False)
             link = gr.Textbox(label="Link to these knobs", interactive=False, buttons=["copy"], elem_classes="st-link")
             with gr.Accordion("Open a saved picture", open=False):

@@ -1,6 +1,17 @@
 """A run as a page sees it: scenes become drawings, frames become a stream of what is new on the page."""
 
-__all__ = ["NAMED_ERRORS", "Shown", "empty_chart", "file_of", "overlaid", "progress", "sentence", "shown", "study_of"]
+__all__ = [
+    "CHARTS",
+    "NAMED_ERRORS",
+    "Shown",
+    "empty_chart",
+    "file_of",
+    "overlaid",
+    "progress",
+    "sentence",
+    "shown",
+    "study_of",
+]
 
 import asyncio
 import logging
@@ -28,6 +39,8 @@ from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
 
 S = TypeVar("S", bound=Study)
+# How many charts a study may draw, and how high they are.
+CHARTS = 5
 CHART_HEIGHT = 300
 NAMED_ERRORS = (ValueError, MemoryError)
 PER_SECOND, BUDGET = 8.0, 48.0

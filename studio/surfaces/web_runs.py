@@ -16,13 +16,12 @@ from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, say
-from studio.surfaces.web_run import NAMED_ERRORS, Shown, drawn, overlaid, sentence
+from studio.surfaces.web_run import CHARTS, NAMED_ERRORS, Shown, drawn, overlaid, sentence
 from studio.surfaces.web_runs_html import cards_html, chosen_html, differences_html, empty_html
 from studio.surfaces.web_visitor import Visitors
 
 MOST = 60
 EVERY = "all"
-CHARTS = 4
 LOOK = 3.0
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # A card is a button: the first choice stands left, the second right; choosing one again lets it go.
@@ -210,7 +209,9 @@ def runs_page(desk: Desk, visitors: Visitors, catalog: tuple[type[Study], ...], 
             with gr.Row(elem_classes="st-sides"):
                 sides = _side(), _side()
             differences = gr.HTML(visible=False)
-            charts = tuple(gr.Plot(visible=False, show_label=False, container=False) for _ in range(CHARTS))
+            with gr.Row(elem_classes="st-charts"):
+                # Two runs of different studies have no chart in common.
+                charts = tuple(gr.Plot(visible=False, show_label=False, container=False) for _ in range(2 * CHARTS))
     ids = gr.Textbox("", visible="hidden", label="Chosen runs")
     runs = Runs(
         desk, visitors, catalog, words, study, cards, gr.State(""), ids, detail, sides, differences, charts, said, kind,

@@ -129,7 +129,7 @@ def test_a_long_film_is_thinned_and_ends_with_the_newest(row):
         asked.append(snapshot.step)
         return (Images(np.full((1, 8, 8, 3), snapshot.step, np.uint8)),)
 
-    study = SimpleNamespace(name="long", view=view)
+    study = SimpleNamespace(name="long", view=view, network=lambda _: None)
     newest = SimpleNamespace(step=200)
     long = SimpleNamespace(
         study=lambda _: study, snapshot=lambda _: newest, film=lambda _: [SimpleNamespace(step=n) for n in range(200)]
@@ -344,7 +344,7 @@ def test_a_network_that_grew_comes_along_with_its_sliders(desk, opened):
     page = opened(export(desk, row, "html"), width=390)
     page.locator(".st-net-field > input").first.check()
     page.locator(".st-net-budget").press("Home")
-    assert "pays 0 neurons" in page.locator(".st-net-budget-words").inner_text() and page.faults == []
+    assert "pays 0 splits" in page.locator(".st-net-budget-words").inner_text() and page.faults == []
     assert page.locator(".st-net-card").locator("visible=true").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 390 and page.locator("#play").is_visible()
 

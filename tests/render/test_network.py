@@ -15,7 +15,8 @@ from surfaces.growing import grown, layer_of
 from surfaces.odd_prompts import ODD_PROMPTS
 
 from studio.render.network import MOST, SCRIPT, network_html
-from studio.render.network_layout import BUCKETS, affordable, bucket, families, family_shares, laid_out, lineage
+from studio.render.network_ends import pens
+from studio.render.network_layout import BOX, BUCKETS, affordable, bucket, families, family_shares, laid_out, lineage
 from studio.render.network_measures import number
 from studio.render.network_picture import network_picture
 from studio.render.raster import still
@@ -41,7 +42,8 @@ class Marks(HTMLParser):
 
 def named(word):
     one, two = (replace(layer, name=word, schemes=(word,) * len(layer.ids)) for layer in SCENE.layers)
-    return replace(SCENE, title=word, unit=word, layers=(one, two), splits=(Split(word, 0, word, -1.0, -0.5),))
+    split = Split(word, 0, word, -1.0, -0.5)
+    return replace(SCENE, title=word, inputs=word, outputs=word, unit=word, layers=(one, two), splits=(split,))
 
 
 def test_no_word_gets_out_of_its_place():
@@ -91,17 +93,19 @@ def test_a_family_adds_its_shares_without_signs():
     )  # fmt: skip
     assert family_shares(layer).tolist() == [2.0, 2.0, 1.0]
     text = network_html(grown(layer, round=1), "x")
-    assert "the largest family carries 2 without signs" in text and "a negative copy" in text
+    assert "the sizes of one family’s shares add up to 2, not 1" in text and "a negative copy" in text
     assert text.count("st-net-minus") == 1 + text.split("</style>")[0].count("st-net-minus")
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3, 4), (12, 8), (16, 128, 64), (512,) * 12, (2000,)])
 def test_every_neuron_has_a_place_of_its_own_on_the_sheet(sizes):
     scene = grown(*(layer_of("l", n) for n in sizes))
-    layout = laid_out(scene, 320, 24, 56, 8.0)
+    layout = laid_out(scene, 320, 24, 120, 56, 8.0)
     places = np.concatenate([block.places() for block in layout.blocks])
     assert len(np.unique(places.round(2), axis=0)) == sum(sizes)
-    assert (places >= 23.9).all() and (places <= [layout.width - 23.9, 320 - 23.9]).all()
+    assert (places >= [119.9, 23.9]).all() and (places <= [layout.width - 119.9, 320 - 23.9]).all()
+    (inputs, _), (outputs, _) = layout.ends
+    assert inputs + BOX / 2 < places[:, 0].min() and places[:, 0].max() < outputs - BOX / 2
     assert all(left.x + left.width < right.x for left, right in pairwise(layout.blocks))
 
 
@@ -118,16 +122,55 @@ def test_many_links_become_a_band_and_few_are_lines():
     few, many = grown(layer_of("a", 5), layer_of("b", 4)), grown(layer_of("a", 50), layer_of("b", 40))
     body = [network_html(scene, "x").split("</style>")[1] for scene in (few, many)]
     assert body[0].count("L") >= 20 and "st-net-link" in body[0] and "st-net-band" not in body[0]
-    assert "st-net-band" in body[1] and "st-net-link" not in body[1]
+    assert body[1].count("st-net-band") == 3 and "st-net-link" not in body[1]
     skipping = replace(
         few, layers=(*few.layers, layer_of("c", 2)), links=(Link(0, 2, np.ones((2, 5))), Link(7, 9, np.ones((1, 1))))
     )
     assert network_html(skipping, "x").split("</style>")[1].count("st-net-skip") == 1
 
 
+def test_a_single_output_is_reached_by_lines_with_the_signs_and_sizes_of_its_weights():
+    reads = np.array([[4.0, -2.5, 0.01, -4.0, 1.0]])
+    one = replace(grown(layer_of("a", 5)), inputs="x", outputs="f(x)", reads=reads)
+    body = network_html(one, "x").split("</style>")[1]
+    assert len(re.findall(r'class="st-net-end"[^>]*><span>(?:x|f\(x\))</span>', body)) == 2
+    lines = re.findall(r'class="st-net-(adds|takes|reads)" stroke-width="([\d.]+)"', body)
+    assert [kind for kind, _ in lines].count("adds") == 2 and [kind for kind, _ in lines].count("takes") == 2
+    assert max(lines, key=lambda line: float(line[1]))[1] == "4.4" and "taken away from the output" in body
+    pictures = [network_picture(scene).astype(int) for scene in (one, replace(one, reads=-reads))]
+    purple = [((part[..., 2] > part[..., 1] + 60) & (part[..., 0] > part[..., 1] + 20)).sum() for part in pictures]
+    assert min(purple) > 100 and not np.array_equal(*pictures)
+
+
+def test_many_outputs_have_no_sign_and_unknown_ones_a_band():
+    layer = layer_of("a", 5)
+    places, signs = pens(np.array([[3.0, 0.0, 0.1, -3.0], [-4.0, 0.0, 0.1, 1.0]]))
+    assert places.tolist() == [3, -1, -1, 2] and not signs.any()
+    several, unknown = (network_html(grown(layer, outputs=rows), "x").split("</style>")[1] for rows in (10, 0))
+    assert "st-net-reads" in several and "st-net-band" not in several and "added to the output" not in several
+    assert unknown.count("st-net-band") == 1 and "st-net-reads" not in unknown
+    odd = replace(grown(layer), reads=np.full((1, 9), np.nan), inputs="", outputs="")
+    body = network_html(odd, "x").split("</style>")[1]
+    assert ">input<" in body and ">output<" in body and body.count("st-net-band") == 1
+
+
+def test_what_the_run_might_choose_otherwise_is_only_about():
+    signed = replace(SCENE.layers[0], schemes=tuple("quartet" if gain < 0 else "" for gain in SCENE.layers[0].gains))
+    plain, rough = (network_html(scene, "x") for scene in (SCENE, replace(SCENE, layers=(signed, SCENE.layers[1]))))
+    assert "pays about " in rough and "may choose a cheaper one" in rough and "pays about" not in plain
+    assert "quartet (two copies and two negative ones, all moved apart)" in rough
+
+
+def test_a_copy_that_was_not_scored_says_so():
+    layer = SCENE.layers[0]
+    late = replace(layer, costs=np.where(layer.born == 4, 0.0, 3.0), gains=np.where(layer.born == 4, 0.0, layer.gains))
+    text = network_html(grown(late, round=4), "x")
+    assert text.count("Not scored yet; the neuron it was split off had eigenvalues") == 1
+
+
 def test_without_a_score_there_is_the_diagram_alone():
     text = network_html(grown(layer_of("one", 3), layer_of("two", 2), scored=False), "x").split("</style>")[1]
-    assert "not scored yet" in text and text.count('<input type="radio"') == 5
+    assert "no neuron scored so far" in text and text.count('<input type="radio"') == 5
     assert "range" not in text and "Eigenvalues" not in text and "unstable" not in text and "ratio" not in text
     assert not any(colour in text for colour in BUCKETS)
 
@@ -148,7 +191,7 @@ def test_a_card_says_in_words_what_is_known():
         assert ("unstable" in card) == (layer.low[place] < 0)
         came = f"split off neuron {layer.parents[place]} in round {layer.born[place]}"
         assert (came in card) == (layer.parents[place] >= 0)
-        assert ("the last one" in card) == (layer.born[place] == 3)
+        assert ("the last so far" in card) == (layer.born[place] == 3)
     assert f"{(layer.low < 0).sum()} of 7 unstable" in network_html(SCENE, "x")
 
 
@@ -212,7 +255,7 @@ def test_the_picture_has_one_size_colours_and_rings():
     scenes = (SCENE, grown(layer_of("l", 2), scored=False), grown(*(layer_of("l", 512) for _ in range(12))))
     pictures = [network_picture(scene).astype(int) for scene in scenes]
     assert {picture.shape for picture in pictures} == {(400, 640, 3)}
-    warm = [(picture[..., 0] - picture[..., 2] > 100).sum() for picture in pictures]
+    warm = [(picture[..., 0] - picture[..., 1] > 80).sum() for picture in pictures]
     assert warm[0] > 50 and warm[1] == 0 and warm[2] > 1000
     assert np.array_equal(still((SCENE,)), pictures[0])
     older = network_picture(replace(SCENE, round=9)).astype(int)
@@ -265,6 +308,10 @@ def priced(scale, heavy):
     return [replace(layer, gains=layer.gains * scale) for layer in layers]
 
 
+def priced_at(cost):
+    return f"{number(cost)} weight{'' if cost == 1 else 's'}"
+
+
 @pytest.mark.parametrize(("scale", "heavy"), [(1.0, False), (1e-6, False), (1.0, True)])
 def test_the_sliders_say_what_python_says(tab, scale, heavy):
     layers = priced(scale, heavy)
@@ -277,19 +324,18 @@ def test_the_sliders_say_what_python_says(tab, scale, heavy):
         most = whole * position / 200
         taken = affordable(gains.tolist(), costs.tolist(), most)
         words = tab.locator(".st-net-budget-words").inner_text()
-        assert words.startswith(
-            f"A budget of {number(most)} weights pays {len(taken)} neuron{'s' * (len(taken) != 1)}: "
-        )
-        assert f"cost {number(costs[taken].sum())} weights" in words
-        assert f"predicted change {number(gains[taken].sum())} × eps²" in words
+        assert words.startswith(f"A budget of {priced_at(most)} pays {len(taken)} split{'s' * (len(taken) != 1)}: ")
+        assert f"cost {priced_at(costs[taken].sum())}, " in words
+        assert f"predicted change of the loss {number(gains[taken].sum())} × eps²" in words
         assert tab.locator(".st-net-picked").first.get_attribute("d").count("M") == len(taken)
     for position in (0, 60, 200):
         moved(eps, position)
         at = 1.15 * 0.2 * position / 200
         near = min((0.05, 0.1, 0.2), key=lambda tried: abs(tried - at))
         words = tab.locator(".st-net-eps-words").inner_text()
+        assert eps.locator("~ output").inner_text() == number(at)
         assert words.startswith(
-            f"At eps {number(at)} the prediction is {number(-0.5 * at**2)}. Measured at eps {number(near)}: "
+            f"At eps {number(at)} the predicted change is {number(-0.5 * at**2)}. Measured at eps {number(near)}: "
         )
         assert words.endswith("0.8 of the prediction there.")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390

@@ -31,21 +31,22 @@ def layer_of(name, n, splits=0, seed=0, negative=False):
     gains = np.minimum(low, 0.0) / 2
     return Layer(
         name, np.arange(n + splits), np.array(parents, dtype=int), np.array(born, dtype=int), np.array(shares), low,
-        low + 0.1, gains, np.full(n + splits, 3.0), tuple("pair" if gain < 0 else "" for gain in gains),
+        low + 0.1, gains, np.full(n + splits, 3.0), tuple("binary+" if gain < 0 else "" for gain in gains),
     )  # fmt: skip
 
 
-def grown(*layers, round=0, scored=True, approximate=False, title="A network that grows"):
-    """Return a network of these layers, with a split and three trials where it was scored."""
+def grown(*layers, round=0, scored=True, approximate=False, title="A network that grows", outputs=1):
+    """Return a network of these layers, read with both signs, with a split and three trials where it was scored."""
     links = tuple(
         Link(index, index + 1, np.ones((len(after.ids), len(before.ids))))
         for index, (before, after) in enumerate(pairwise(layers))
     )
+    reads = np.resize([2.0, -1.0, 0.5], (outputs, len(layers[-1].ids)))
     tried = np.array([0.05, 0.1, 0.2]) if scored else np.zeros(0)
-    split = (Split(layers[0].name, 0, "pair", -0.004, -0.003),) if scored and round else ()
+    split = (Split(layers[0].name, 0, "binary+", -0.004, -0.003),) if scored and round else ()
     return Network(
-        title, layers, links, split, round, scored, 0.1 if scored else 0.0, -0.5 if scored else 0.0, tried,
-        -0.4 * tried**2, 12.0, "weights", approximate,
+        title, "x, y", "f(x, y)", reads, layers, links, split, round, scored, 0.1 if scored else 0.0,
+        -0.5 if scored else 0.0, tried, -0.4 * tried**2, 12.0, "weights", approximate,
     )  # fmt: skip
 
 

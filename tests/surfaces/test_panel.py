@@ -126,5 +126,5 @@ def test_the_script_of_a_network_runs_as_a_module_of_a_widget():
         page.keyboard.press("End")
         everything = words.inner_text()
         page.keyboard.press("Home")
-        assert slider.is_visible() and "pays 0 neurons" in words.inner_text() != everything
+        assert slider.is_visible() and "pays 0 splits" in words.inner_text() != everything
         browser.close()
