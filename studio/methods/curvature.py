@@ -197,11 +197,11 @@ def _closed(network: nn.Module, path: Path, found: Probe, writer: Any) -> Callab
     (given,) = path.calls[0].all_input_nodes
     x, g = found.values[given], found.at_bends[path.bend]
     z = found.values[path.bend.all_input_nodes[0]]
-    factor = g * second_derivative(rounded(network, path.bend), z)
+    factor = second_derivative(rounded(network, path.bend), z).mul_(g)
     if path.norm is not None:
         norm: Any = network.get_submodule(str(path.norm.target))
         slope = (1.0 if norm.weight is None else norm.weight.detach()) / (norm.running_var + norm.eps).sqrt()
-        factor = factor * (slope**2).view(1, -1, *[1] * (factor.dim() - 2))
+        factor.mul_((slope**2).view(1, -1, *[1] * (factor.dim() - 2)))
     width = writer.weight[0].numel()
     shape, bias = writer.weight.shape, writer.bias is not None
     if isinstance(writer, nn.Linear):
@@ -218,7 +218,7 @@ def _closed(network: nn.Module, path: Path, found: Probe, writer: Any) -> Callab
     def convolved(v: Tensor) -> Tensor:
         kernel = v[:, :width].reshape(shape)
         shift = v[:, width].contiguous() if bias else None
-        u = factor * torch.ops.aten.convolution(x, kernel, shift, *settings, False, still, 1)
+        u = torch.ops.aten.convolution(x, kernel, shift, *settings, False, still, 1).mul_(factor)
         _, rows, sums = torch.ops.aten.convolution_backward(
             u, x, kernel, [len(kernel)] if bias else None, *settings, False, still, 1, [False, True, bias]
         )

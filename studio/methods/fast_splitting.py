@@ -32,7 +32,7 @@ from studio.methods.growth import Planned, Scored
 from studio.methods.splitting import splitting
 from studio.nets.spaces import Spaces
 
-RATE, MEMORY, MEAN_OVER = 0.3, 0.9, 0.25
+RATE, MEMORY, MEAN_OVER = 0.7, 0.9, 0.25
 
 
 @dataclass(frozen=True, eq=False)

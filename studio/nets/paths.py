@@ -114,10 +114,12 @@ def probe(
     The network must be in evaluation mode. `loss` takes its outputs and returns the mean loss.
     """
     assert spaces.traced is not None
-    wanted = {source for path in paths for node in (*path.calls, *path.steps) for source in node.all_input_nodes}
+    wanted = {node for path in paths for node in _needed(path)}
     pairs = {pair for path in paths for pair in path.reads if path.bend is None}
     bends = {path.bend for path in paths if path.bend is not None}
-    runner = _Recorder(spaces.traced.graph, wanted, pairs, bends)
+    graph = spaces.traced.graph
+    written = any(_in_place(network, node) for node in graph.graph.nodes)
+    runner = _Recorder(graph, wanted, pairs, bends, written)
     with torch.enable_grad():
         value = loss(runner.run(inputs))
         marks = [*runner.reads.values(), *runner.bends.values()]
@@ -234,12 +236,32 @@ def _simple(
     return (bend, norm) if alone else (None, None)
 
 
+def _needed(path: Path) -> set[fx.Node]:
+    """Return the nodes whose values the product of a path reads."""
+    if path.bend is not None:
+        return {*path.calls[0].all_input_nodes, *path.bend.all_input_nodes}
+    return {source for node in (*path.calls, *path.steps) for source in node.all_input_nodes}
+
+
+def _in_place(network: nn.Module, node: fx.Node) -> bool:
+    """Return whether an operation may write into what it is given."""
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    written = name.endswith("_") and not name.endswith("__")
+    return node.op in ("call_function", "call_method") and (
+        written or name in ("iadd", "isub", "imul", "itruediv", "setitem") or bool(node.kwargs.get("inplace"))
+    )
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps some values, with a mark on each reading through which its gradient can be told apart."""
 
-    def __init__(self, graph: fx.GraphModule, wanted: set[fx.Node], pairs: set[Any], bends: set[fx.Node]) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, wanted: set[fx.Node], pairs: set[Any], bends: set[fx.Node], copies: bool
+    ) -> None:
         super().__init__(graph)
-        self._wanted, self._pairs, self._bends = wanted, pairs, bends
+        self._wanted, self._pairs, self._bends, self._copies = wanted, pairs, bends, copies
         self.kept: dict[fx.Node, Any] = {}
         self.reads: dict[tuple[fx.Node, fx.Node], Tensor] = {}
         self.bends: dict[fx.Node, Tensor] = {}
@@ -247,7 +269,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, with a mark of its own on each value whose gradient through this node is wanted.
 
-        Copies are kept, because operations in place may follow.
+        Copies are kept where operations in place may follow.
         """
         own = {source: self.env[source] for source in n.all_input_nodes if (n, source) in self._pairs}
         for source, value in own.items():
@@ -256,9 +278,10 @@ class _Recorder(fx.Interpreter):
         self.env.update(own)
         if n in self._bends:
             self.bends[n] = _mark(value)
-            value = self.bends[n].clone()
+            value = self.bends[n].clone() if self._copies else self.bends[n]
         if n in self._wanted:
-            self.kept[n] = value.detach().clone() if isinstance(value, Tensor) else value
+            still = value.detach() if isinstance(value, Tensor) else value
+            self.kept[n] = still.clone() if self._copies and isinstance(still, Tensor) else still
         return value
 
 
