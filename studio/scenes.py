@@ -8,6 +8,7 @@ __all__ = [
     "Link",
     "Matrix",
     "Members",
+    "Molecules",
     "Network",
     "Points",
     "Scene",
@@ -188,4 +189,29 @@ class Matrix:
     values: Float[np.ndarray, "r c"]
 
 
-Scene = Images | Points | Curves | Members | Network | Matrix
+@dataclass(frozen=True, eq=False)
+class Molecules:
+    """n conformers of one molecule, superposed by their heavy atoms, in angstrom.
+
+    `symbols` are the atoms' elements, `charges` their formal charges; `bonds` pairs of atoms with their `orders`
+    (1, 2, 3; 1.5 where aromatic). `energies` are kcal/mol above `lowest`, in the force field called `field`; `captions`
+    say a line about each conformer. `groups` gives conformers that are one shape the same number. `path` holds the
+    conformers at k moments of the run, oldest first (none where nothing moved).
+    """
+
+    title: str
+    smiles: str
+    symbols: tuple[str, ...]
+    charges: Int[np.ndarray, " a"]
+    bonds: Int[np.ndarray, "b 2"]
+    orders: Float[np.ndarray, " b"]
+    positions: Float[np.ndarray, "n a 3"]
+    energies: Float[np.ndarray, " n"]
+    groups: Int[np.ndarray, " n"]
+    captions: tuple[str, ...]
+    path: Float[np.ndarray, "k n a 3"]
+    field: str
+    lowest: float
+
+
+Scene = Images | Points | Curves | Members | Network | Matrix | Molecules
