@@ -5,11 +5,13 @@ Liu and Nocedal, "On the limited memory BFGS method for large scale optimization
     p = -H g,  H from the last m pairs s = x' - x, y = g' - g;   x' = x + a p with f(x') <= f(x) + c a <g, p>
 
 One evaluation of the whole batch a round: a member whose trial lowers its loss enough takes it and turns, another tries
-a shorter step (the minimum of the parabola through what it knows) along the same direction. Members that have converged
-leave the batch, so the last one to finish is not paid for by all.
+a shorter step (the minimum of the parabola through what it knows) along the same direction. Members that are through
+leave the batch, so the last one to finish is not paid for by all. The first H is a multiple of the identity, or the
+inverse of a positive definite curvature that the caller knows, taken anew every few rounds, the pairs then being
+forgotten: where some directions are a thousand times stiffer than others that is worth ten times the rounds.
 """
 
-__all__ = ["Descent", "Objective", "begun", "descend"]
+__all__ = ["Descent", "Minimiser", "begun", "descend"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,15 +20,31 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Objective = Callable[[Float[Tensor, "n d"], Tensor], tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]]
+Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+Curvature = Callable[[Tensor], Tensor]
 MEMORY = 10
 ARMIJO = 1e-4
 SHORTEST, LONGEST = 0.1, 0.5
-CURVATURE = 1e-10
-# Members leave the batch together: moving the others' history costs more than a few idle evaluations.
-CROWD = 0.75
-STUCK = 1e-6
+ROUGH = 1e-10
+STUCK = 1e-7
 TINY = 1e-30
+# Members leave the batch in crowds: moving the others' history costs more than a few idle evaluations.
+CROWD = 0.2
+# As many numbers as the curvatures of the members minimised together may have.
+AT_ONCE = 2**25
+
+
+@dataclass(frozen=True)
+class Minimiser:
+    """Settings: most evaluations of a member, the largest entry of a slope at its end, the longest move of an entry.
+
+    `refresh`: rounds after which the curvature is taken anew.
+    """
+
+    rounds: int = 1000
+    tolerance: float = 1e-2
+    reach: float = 0.3
+    refresh: int = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +60,10 @@ class Descent:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """The members still under way: their direction and step, and the pairs (s, y) with 1 / <s, y>, 0 for none."""
+    """The members still under way: their direction and step, and the pairs (s, y) with 1 / <s, y>, 0 for none.
+
+    `inverse` is that of the curvature, in single precision, as it only steers; empty where there is none.
+    """
 
     members: Tensor
     points: Tensor
@@ -51,106 +72,115 @@ class _Batch:
     direction: Tensor
     decline: Tensor
     step: Tensor
-    moves: Tensor
-    turns: Tensor
-    weights: Tensor
+    moves: tuple[Tensor, ...]
+    turns: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+    inverse: Tensor
 
 
 def begun(objective: Objective, points: Float[Tensor, "n d"]) -> Descent:
-    """Return the start of n minimisations of `objective(points, members) -> losses, slopes`."""
+    """Return the start of n minimisations of `objective(points) -> losses, slopes`."""
     points = points.detach().clone()
-    losses, slopes = objective(points, torch.arange(len(points), device=points.device))
+    losses, slopes = objective(points)
     return Descent(points, losses, slopes, torch.zeros_like(losses, dtype=torch.bool), torch.ones_like(losses))
 
 
 def descend(
-    objective: Objective,
-    start: Descent,
-    rounds: int = 1000,
-    tolerance: float = 1e-2,
-    reach: float = 0.3,
+    objective: Objective, start: Descent, config: Minimiser | None = None, curvature: Curvature | None = None
 ) -> Descent:
-    """Return where the minimisations stand after at most `rounds` evaluations each.
+    """Return where the minimisations stand after at most `rounds` further evaluations each; losses never rise.
 
-    A member has converged where no entry of its slope exceeds `tolerance`, or where no step along a downhill direction
-    lowers its loss any more. `reach` bounds how far a step moves any one entry. Losses never rise.
+    A member has converged where no entry of its slope exceeds `tolerance`; one whose steps have become too short to
+    matter stops without. `curvature(points) -> (n, d, d)` preconditions.
     """
-    now = replace(start, converged=start.slopes.abs().amax(dim=1) <= tolerance)
-    batch = _batch(now, torch.nonzero(~now.converged)[:, 0], reach)
-    for _ in range(rounds):
+    config = config or Minimiser()
+    small = start.slopes.abs().amax(dim=1) <= config.tolerance
+    now = replace(start, converged=small, evaluations=start.evaluations.clone())
+    n, d = start.points.shape
+    share = n if curvature is None else max(1, AT_ONCE // (d * d))
+    for members in torch.nonzero(~small)[:, 0].split(max(1, share)):
+        now = _together(objective, now, members, config, curvature)
+    return now
+
+
+def _together(
+    objective: Objective, now: Descent, members: Tensor, config: Minimiser, curvature: Curvature | None
+) -> Descent:
+    batch = _begin(now.points[members], now.losses[members], now.slopes[members], members, config, curvature)
+    for index in range(config.rounds):
         if not len(batch.members):
             break
-        batch = _round(objective, batch, reach)
-        done = (batch.slopes.abs().amax(dim=1) <= tolerance) | (batch.step * batch.direction.abs().amax(dim=1) < STUCK)
+        if curvature is not None and index and index % config.refresh == 0:
+            batch = _begin(batch.points, batch.losses, batch.slopes, batch.members, config, curvature)
+        batch = _round(objective, batch, config.reach)
         now.evaluations[batch.members] += 1
-        if int(done.sum()) > (1 - CROWD) * len(done):
-            now = _written(now, batch, done)
-            batch = _chosen(batch, torch.nonzero(~done)[:, 0])
-    left = batch.slopes.abs().amax(dim=1) <= tolerance
-    return _written(now, batch, left)
+        small = batch.slopes.abs().amax(dim=1) <= config.tolerance
+        through = small | (batch.step * batch.direction.abs().amax(dim=1) < STUCK)
+        if int(through.sum()) > CROWD * len(through):
+            now = _written(now, batch, small)
+            batch = _kept(batch, torch.nonzero(~through)[:, 0])
+    return _written(now, batch, batch.slopes.abs().amax(dim=1) <= config.tolerance)
 
 
-def _batch(now: Descent, members: Tensor, reach: float) -> _Batch:
-    points, slopes = now.points[members], now.slopes[members]
-    direction, decline, step = _aim(-slopes, slopes, reach)
-    empty = points.new_zeros(MEMORY, *points.shape)
-    return _Batch(
-        members, points, now.losses[members], slopes, direction, decline, step, empty, empty.clone(),
-        points.new_zeros(MEMORY, len(members)),
-    )  # fmt: skip
+def _begin(
+    points: Tensor, losses: Tensor, slopes: Tensor, members: Tensor, config: Minimiser, curvature: Curvature | None
+) -> _Batch:
+    inverse = points.new_zeros(0)
+    if curvature is not None:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature(points).float()))
+    direction, decline, step = _aim(-_scaled(slopes, inverse), slopes, config.reach)
+    return _Batch(members, points, losses, slopes, direction, decline, step, (), (), (), inverse)
 
 
 def _round(objective: Objective, batch: _Batch, reach: float) -> _Batch:
-    trial = batch.points + batch.step[:, None] * batch.direction
-    losses, slopes = objective(trial, batch.members)
-    better = losses <= batch.losses + ARMIJO * batch.step * batch.decline
-    # The parabola through the loss, its decline and the trial's loss has its minimum here.
-    bend = losses - batch.losses - batch.step * batch.decline
-    share = (-0.5 * batch.step * batch.decline / (bend + TINY)).nan_to_num(0.0).clamp(SHORTEST, LONGEST)
-    move, turn = trial - batch.points, slopes - batch.slopes
-    product = (move * turn).sum(dim=1)
-    known = better & (product > CURVATURE * move.square().sum(dim=1))
-    weight = torch.where(known, 1 / torch.where(known, product, 1.0), 0.0)
+    trial = torch.addcmul(batch.points, batch.step[:, None], batch.direction)
+    losses, found = objective(trial)
+    hoped = batch.step * batch.decline
+    better = losses <= batch.losses + ARMIJO * hoped
     take = better[:, None]
-    moves, turns, weights = batch.moves, batch.turns, batch.weights
-    if bool(better.any()):
-        moves = torch.cat([moves[1:], torch.where(take, move, 0.0)[None]])
-        turns = torch.cat([turns[1:], torch.where(take, turn, 0.0)[None]])
-        weights = torch.cat([weights[1:], weight[None]])
-    points, slopes = torch.where(take, trial, batch.points), torch.where(take, slopes, batch.slopes)
-    direction, decline, step = _aim(_two_loops(slopes, moves, turns, weights), slopes, reach)
+    # The parabola through the loss, its decline and the trial's loss has its minimum here.
+    share = (-0.5 * hoped / (losses - batch.losses - hoped + TINY)).nan_to_num(0.0).clamp(SHORTEST, LONGEST)
+    move, turn = torch.where(take, trial - batch.points, 0.0), torch.where(take, found - batch.slopes, 0.0)
+    product = (move * turn).sum(dim=1)
+    known = product > ROUGH * move.square().sum(dim=1)
+    weight = torch.where(known, 1 / torch.where(known, product, 1.0), 0.0)
+    slopes = torch.where(take, found, batch.slopes)
+    now = replace(
+        batch, points=torch.where(take, trial, batch.points), losses=torch.where(better, losses, batch.losses),
+        slopes=slopes, moves=(*batch.moves, move)[-MEMORY:], turns=(*batch.turns, turn)[-MEMORY:],
+        weights=(*batch.weights, weight)[-MEMORY:],
+    )  # fmt: skip
+    direction, decline, step = _aim(-_two_loops(now), slopes, reach)
     return replace(
-        batch,
-        points=points,
-        losses=torch.where(better, losses, batch.losses),
-        slopes=slopes,
-        direction=torch.where(take, direction, batch.direction),
-        decline=torch.where(better, decline, batch.decline),
-        step=torch.where(better, step, batch.step * share),
-        moves=moves, turns=turns, weights=weights,
+        now, direction=torch.where(take, direction, batch.direction),
+        decline=torch.where(better, decline, batch.decline), step=torch.where(better, step, batch.step * share),
     )  # fmt: skip
 
 
-def _two_loops(slopes: Tensor, moves: Tensor, turns: Tensor, weights: Tensor) -> Tensor:
-    """Return -H g from the kept pairs, newest last; the first H is <s, y> / <y, y> of the newest pair."""
-    rest, shares = slopes, []
-    for index in reversed(range(MEMORY)):
-        share = weights[index] * (moves[index] * rest).sum(dim=1)
-        rest = torch.addcmul(rest, share[:, None], turns[index], value=-1)
-        shares.append(share)
-    squares = (turns * turns).sum(dim=2)
-    newest = _newest(weights)
-    scale = 1 / (weights.gather(0, newest) * squares.gather(0, newest) + TINY)
-    rest = rest * torch.where(weights.amax(dim=0) > 0, scale[0], 1.0)[:, None]
-    for index in range(MEMORY):
-        back = weights[index] * (turns[index] * rest).sum(dim=1)
-        rest = torch.addcmul(rest, (shares[MEMORY - 1 - index] - back)[:, None], moves[index])
-    return -rest
+def _two_loops(batch: _Batch) -> Tensor:
+    """Return H g from the kept pairs, newest last."""
+    rest, shares = batch.slopes, []
+    pairs = list(zip(batch.moves, batch.turns, batch.weights, strict=True))
+    for move, turn, weight in reversed(pairs):
+        shares.append(weight * (move * rest).sum(dim=1))
+        rest = torch.addcmul(rest, shares[-1][:, None], turn, value=-1)
+    rest = _scaled(rest, batch.inverse) if batch.inverse.numel() else rest * _length(pairs)[:, None]
+    for (move, turn, weight), share in zip(pairs, reversed(shares), strict=True):
+        back = weight * (turn * rest).sum(dim=1)
+        rest = torch.addcmul(rest, (share - back)[:, None], move)
+    return rest
 
 
-def _newest(weights: Tensor) -> Tensor:
-    order = torch.arange(1, MEMORY + 1, device=weights.device)[:, None]
-    return ((weights > 0) * order).argmax(dim=0, keepdim=True)
+def _length(pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Return <s, y> / <y, y> of each member's newest pair, 1 before the first."""
+    found = torch.ones_like(pairs[0][2])
+    for _, turn, weight in pairs:
+        found = torch.where(weight > 0, 1 / (weight * turn.square().sum(dim=1) + TINY), found)
+    return found
+
+
+def _scaled(slopes: Tensor, inverse: Tensor) -> Tensor:
+    return torch.bmm(inverse, slopes.float()[:, :, None])[:, :, 0].to(slopes) if inverse.numel() else slopes
 
 
 def _aim(direction: Tensor, slopes: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,20 +193,16 @@ def _aim(direction: Tensor, slopes: Tensor, reach: float) -> tuple[Tensor, Tenso
     return direction, decline, step
 
 
-def _chosen(batch: _Batch, kept: Tensor) -> _Batch:
-    return _Batch(
-        batch.members[kept], batch.points[kept], batch.losses[kept], batch.slopes[kept], batch.direction[kept],
-        batch.decline[kept], batch.step[kept], batch.moves[:, kept], batch.turns[:, kept], batch.weights[:, kept],
-    )  # fmt: skip
+def _kept(batch: _Batch, kept: Tensor) -> _Batch:
+    each = {name: value[kept] for name, value in vars(batch).items() if isinstance(value, Tensor) and value.numel()}
+    pairs = {name: tuple(part[kept] for part in getattr(batch, name)) for name in ("moves", "turns", "weights")}
+    return replace(batch, **each, **pairs)
 
 
-def _written(now: Descent, batch: _Batch, done: Tensor) -> Descent:
+def _written(now: Descent, batch: _Batch, small: Tensor) -> Descent:
     """Return the whole population with the batch's members where they stand."""
-    members = batch.members
+    at = batch.members
     return replace(
-        now,
-        points=now.points.index_copy(0, members, batch.points),
-        losses=now.losses.index_copy(0, members, batch.losses),
-        slopes=now.slopes.index_copy(0, members, batch.slopes),
-        converged=now.converged.index_copy(0, members, done),
-    )
+        now, points=now.points.index_copy(0, at, batch.points), losses=now.losses.index_copy(0, at, batch.losses),
+        slopes=now.slopes.index_copy(0, at, batch.slopes), converged=now.converged.index_copy(0, at, small),
+    )  # fmt: skip

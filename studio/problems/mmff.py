@@ -75,6 +75,18 @@ class MMFF:
             return self._fused(positions)
         return self._tensors(positions.device, positions.dtype).with_gradients(positions)
 
+    def curvature(self, positions_angstrom: Float[Tensor, "n a 3"]) -> Float[Tensor, "n d d"]:
+        """Return a positive curvature of each conformer in kcal/mol/angstrom^2, to precondition with (d = 3 a).
+
+        Only for a single molecule: several have no curvature in common; else a `ValueError`.
+        """
+        if len(self.molecules) != 1:
+            raise ValueError(f"curvature is of one molecule, got {len(self.molecules)}: take them one by one")
+        from studio.problems.mmff_curvature import curvature
+
+        found = curvature(self._fused_terms[0], positions_angstrom.detach().double().cpu().contiguous().numpy())
+        return torch.from_numpy(found).to(positions_angstrom)
+
     def tensor_terms(self, like: Tensor) -> TensorTerms:
         """Return the interactions as tensors of a type and on a device: what runs anywhere but on a processor."""
         return self._tensors(like.device, like.dtype)
@@ -91,7 +103,7 @@ class MMFF:
         return {}
 
     @cached_property
-    def _compiled(self) -> "tuple[FusedTerms, ...]":
+    def _fused_terms(self) -> "tuple[FusedTerms, ...]":
         from studio.problems.mmff_fused import fused_terms
 
         return tuple(fused_terms(terms) for terms in self.molecules)
@@ -117,11 +129,11 @@ class MMFF:
         from studio.problems.mmff_fused import fused
 
         if len(self.molecules) == 1:
-            fused(self._compiled[0], positions, energies[:, 0], gradients)
+            fused(self._fused_terms[0], positions, energies[:, 0], gradients)
             return
         for index, (first, last) in enumerate(self._edges):
             own, slopes = np.empty(len(positions)), np.empty((len(positions), last - first, 3))
-            fused(self._compiled[index], positions[:, first:last].copy(), own, slopes)
+            fused(self._fused_terms[index], positions[:, first:last].copy(), own, slopes)
             energies[:, index], gradients[:, first:last] = own, slopes
 
 

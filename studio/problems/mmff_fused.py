@@ -6,7 +6,7 @@ units: atom i meets all atoms after it in one straight loop without a branch or 
 the rows of full matrices (0 for pairs that do not interact). `studio.problems.mmff` has the same formulas as tensors.
 """
 
-__all__ = ["FusedTerms", "fused", "fused_terms"]
+__all__ = ["FusedTerms", "between", "compiled", "cross", "fused", "fused_terms"]
 
 import math
 from collections.abc import Callable
@@ -76,8 +76,8 @@ def fused(terms: FusedTerms, positions: np.ndarray, energies: np.ndarray, gradie
     _all_terms(positions, terms, energies, gradients)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function compiled at its first call; kept on disk where there is a place for it."""
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that is compiled at its first call, and kept on disk where there is a place for it."""
     # Sums may be reordered, which is what lets the loops over partners run in vectors.
     how: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "error_model": "numpy"}
     try:
@@ -86,7 +86,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(**how)(function)
 
 
-@_compiled
+@compiled
 @no_type_check
 def _all_terms(positions, terms, energies, gradients):
     count, atoms, _ = positions.shape
@@ -108,7 +108,7 @@ def _all_terms(positions, terms, energies, gradients):
                 gradients[b, a, d] = g[d, a]
 
 
-@_compiled
+@compiled
 @no_type_check
 def _pairs(x, g, push, radius, epsilon, charge):
     """Buffered 14-7 and buffered Coulomb terms; `push` is scratch: dE/dr / r of one atom with all after it."""
@@ -157,13 +157,13 @@ def _pairs(x, g, push, radius, epsilon, charge):
     return energy
 
 
-@_compiled
+@compiled
 @no_type_check
 def _bonds(x, g, bonds, constants):
     energy = 0.0
     for p in range(len(bonds)):
         i, j = bonds[p, 0], bonds[p, 1]
-        dx, dy, dz = _between(x, i, j)
+        dx, dy, dz = between(x, i, j)
         r = math.sqrt(dx * dx + dy * dy + dz * dz)
         k, d = constants[p, 0], r - constants[p, 1]
         energy += k * d * d * (1.0 - 2.0 * d + 7.0 / 3.0 * d * d)
@@ -173,15 +173,15 @@ def _bonds(x, g, bonds, constants):
     return energy
 
 
-@_compiled
+@compiled
 @no_type_check
 def _angles(x, g, angles, constants, straight):
     """Bending and stretch-bending of each angle i-j-k, or 143.9325 k_a (1 + cos theta) at a straight centre."""
     energy = 0.0
     for p in range(len(angles)):
         i, j, k = angles[p, 0], angles[p, 1], angles[p, 2]
-        ux, uy, uz = _between(x, i, j)
-        vx, vy, vz = _between(x, k, j)
+        ux, uy, uz = between(x, i, j)
+        vx, vy, vz = between(x, k, j)
         u, v = math.sqrt(ux * ux + uy * uy + uz * uz), math.sqrt(vx * vx + vy * vy + vz * vz)
         pu, pv = 1.0 / u, 1.0 / v
         cos = min(1.0, max(-1.0, (ux * vx + uy * vy + uz * vz) * pu * pv))
@@ -207,17 +207,17 @@ def _angles(x, g, angles, constants, straight):
     return energy
 
 
-@_compiled
+@compiled
 @no_type_check
 def _planes(x, g, planes, constants):
     """Out-of-plane bending: the Wilson angle between the bond j-l and the plane i-j-k."""
     energy = 0.0
     for p in range(len(planes)):
         i, j, k, end = planes[p, 0], planes[p, 1], planes[p, 2], planes[p, 3]
-        ux, uy, uz = _between(x, i, j)
-        vx, vy, vz = _between(x, k, j)
-        wx, wy, wz = _between(x, end, j)
-        nx, ny, nz = _cross(ux, uy, uz, vx, vy, vz)
+        ux, uy, uz = between(x, i, j)
+        vx, vy, vz = between(x, k, j)
+        wx, wy, wz = between(x, end, j)
+        nx, ny, nz = cross(ux, uy, uz, vx, vy, vz)
         pn = 1.0 / math.sqrt(max(nx * nx + ny * ny + nz * nz, SMALLEST * SMALLEST))
         pw = 1.0 / math.sqrt(wx * wx + wy * wy + wz * wz)
         nx, ny, nz = nx * pn, ny * pn, nz * pn
@@ -229,8 +229,8 @@ def _planes(x, g, planes, constants):
         a, b = slope * pw, slope * pn
         lx, ly, lz = a * (nx - sin * wx), a * (ny - sin * wy), a * (nz - sin * wz)
         mx, my, mz = b * (wx - sin * nx), b * (wy - sin * ny), b * (wz - sin * nz)
-        ix, iy, iz = _cross(vx, vy, vz, mx, my, mz)
-        kx, ky, kz = _cross(mx, my, mz, ux, uy, uz)
+        ix, iy, iz = cross(vx, vy, vz, mx, my, mz)
+        kx, ky, kz = cross(mx, my, mz, ux, uy, uz)
         _add(g, i, ix, iy, iz)
         _add(g, k, kx, ky, kz)
         _add(g, end, lx, ly, lz)
@@ -238,18 +238,18 @@ def _planes(x, g, planes, constants):
     return energy
 
 
-@_compiled
+@compiled
 @no_type_check
 def _torsions(x, g, torsions, constants):
     """Torsions through cos w alone: cos 2w and cos 3w are polynomials of it, and no angle is ever taken."""
     energy = 0.0
     for p in range(len(torsions)):
         i, j, k, end = torsions[p, 0], torsions[p, 1], torsions[p, 2], torsions[p, 3]
-        fx, fy, fz = _between(x, i, j)
-        cx, cy, cz = _between(x, j, k)
-        hx, hy, hz = _between(x, end, k)
-        ax, ay, az = _cross(fx, fy, fz, cx, cy, cz)
-        bx, by, bz = _cross(hx, hy, hz, cx, cy, cz)
+        fx, fy, fz = between(x, i, j)
+        cx, cy, cz = between(x, j, k)
+        hx, hy, hz = between(x, end, k)
+        ax, ay, az = cross(fx, fy, fz, cx, cy, cz)
+        bx, by, bz = cross(hx, hy, hz, cx, cy, cz)
         pa = 1.0 / math.sqrt(max(ax * ax + ay * ay + az * az, SMALLEST * SMALLEST))
         pb = 1.0 / math.sqrt(max(bx * bx + by * by + bz * bz, SMALLEST * SMALLEST))
         ax, ay, az = ax * pa, ay * pa, az * pa
@@ -261,10 +261,10 @@ def _torsions(x, g, torsions, constants):
         ka, kb = slope * pa, slope * pb
         px, py, pz = ka * (bx - cos * ax), ka * (by - cos * ay), ka * (bz - cos * az)
         qx, qy, qz = kb * (ax - cos * bx), kb * (ay - cos * by), kb * (az - cos * bz)
-        ix, iy, iz = _cross(cx, cy, cz, px, py, pz)
-        lx, ly, lz = _cross(cx, cy, cz, qx, qy, qz)
-        mx, my, mz = _cross(px, py, pz, fx, fy, fz)
-        ox, oy, oz = _cross(qx, qy, qz, hx, hy, hz)
+        ix, iy, iz = cross(cx, cy, cz, px, py, pz)
+        lx, ly, lz = cross(cx, cy, cz, qx, qy, qz)
+        mx, my, mz = cross(px, py, pz, fx, fy, fz)
+        ox, oy, oz = cross(qx, qy, qz, hx, hy, hz)
         mx, my, mz = mx + ox, my + oy, mz + oz
         _add(g, i, ix, iy, iz)
         _add(g, end, lx, ly, lz)
@@ -273,19 +273,21 @@ def _torsions(x, g, torsions, constants):
     return energy
 
 
-@_compiled
+@compiled
 @no_type_check
-def _between(x, i, j):
+def between(x, i, j):
+    """Return the vector from atom j to atom i, its three components."""
     return x[0, i] - x[0, j], x[1, i] - x[1, j], x[2, i] - x[2, j]
 
 
-@_compiled
+@compiled
 @no_type_check
-def _cross(ax, ay, az, bx, by, bz):
+def cross(ax, ay, az, bx, by, bz):
+    """Return the components of the product of two vectors."""
     return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
 
 
-@_compiled
+@compiled
 @no_type_check
 def _add(g, i, dx, dy, dz):
     g[0, i] += dx
