@@ -28,6 +28,10 @@ class Rotors:
     moved: Bool[Tensor, "t a"]
     orders: Int[Tensor, " t"]
 
+    def to(self, device: str) -> "Rotors":
+        """Return the rotors on a device."""
+        return Rotors(self.atoms.to(device), self.moved.to(device), self.orders.to(device))
+
     def angles(self, positions: Float[Tensor, "n a 3"]) -> Float[Tensor, "n t"]:
         """Return the torsion angles in radians, IUPAC's sign."""
         first, second, third, fourth = (positions[:, index] for index in self.atoms.T)
@@ -39,6 +43,8 @@ class Rotors:
 
     def turned(self, positions: Float[Tensor, "n a 3"], turns: Float[Tensor, "n t"]) -> Float[Tensor, "n a 3"]:
         """Return the geometries with each torsion angle increased by its turn, in radians (Rodrigues' rotation)."""
+        if positions.device.type == "cpu":
+            return self._turned_at_once(positions, turns)
         for (_, start, end, _), moved, turn in zip(self.atoms.tolist(), self.moved, turns.T, strict=True):
             axis = positions[:, end] - positions[:, start]
             axis = (axis / axis.norm(dim=1, keepdim=True))[:, None]
@@ -49,6 +55,13 @@ class Rotors:
             positions = positions.clone()
             positions[:, moved] = arm + positions[:, end][:, None]
         return positions
+
+    def _turned_at_once(self, positions: Tensor, turns: Tensor) -> Tensor:
+        from studio.problems.rotor_pass import turn_all
+
+        found = positions.detach().to(torch.float64, copy=True).contiguous()
+        turn_all(found.numpy(), self.atoms.numpy(), self.moved.numpy(), turns.detach().double().contiguous().numpy())
+        return found.to(positions.dtype)
 
     def torques(self, positions: Float[Tensor, "n a 3"], slopes: Float[Tensor, "n a 3"]) -> Float[Tensor, "n t"]:
         """Return the derivative of an energy in each turn, given its gradient in the positions."""
