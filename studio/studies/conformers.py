@@ -38,7 +38,7 @@ class Conformers(Study):
 
     name: ClassVar[str] = "conformers"
     title: ClassVar[str] = "Conformers"
-    family: ClassVar[str] = "Molecules and meshes"
+    shelf: ClassVar[str] = "Molecules and meshes"
     summary: ClassVar[str] = (
         "A molecule's bonds turn. Its shapes start together, push each other apart as far as the energy allows, and "
         "settle in different minima."

@@ -29,6 +29,7 @@ class ContinualTasks(Study):
 
     name: ClassVar[str] = "continual"
     title: ClassVar[str] = "Task after task"
+    shelf: ClassVar[str] = "Networks"
     summary: ClassVar[str] = (
         "Each new task reuses the neurons there are, frees copies of some, grows the rest, and leaves every earlier "
         "task exactly as it was."

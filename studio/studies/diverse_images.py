@@ -29,6 +29,7 @@ class DiverseImages(FuseDream):
 
     name: ClassVar[str] = "diverse_images"
     title: ClassVar[str] = "Diverse images"
+    shelf: ClassVar[str] = "Images"
     summary: ClassVar[str] = (
         "One prompt, several answers: pictures start apart, climb CLIP's score and part further where it is free."
     )

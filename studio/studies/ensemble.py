@@ -35,6 +35,7 @@ class Ensemble(Study):
 
     name: ClassVar[str] = "ensemble"
     title: ClassVar[str] = "Ensembles"
+    shelf: ClassVar[str] = "Populations"
     summary: ClassVar[str] = (
         "Several small networks learn the same examples, some of them mislabelled. Harmless diversity lets them "
         "disagree where the examples leave them free."

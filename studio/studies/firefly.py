@@ -18,6 +18,7 @@ class Firefly(SplitImages):
 
     name: ClassVar[str] = "firefly"
     title: ClassVar[str] = "Firefly"
+    shelf: ClassVar[str] = "Networks"
     summary: ClassVar[str] = (
         "Split neurons, brand-new neurons and whole new layers compete for every round's budget, by what each of them "
         "promises to take off the loss."

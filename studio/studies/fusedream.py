@@ -37,6 +37,7 @@ class FuseDream(Study):
 
     name: ClassVar[str] = "fusedream"
     title: ClassVar[str] = "FuseDream"
+    shelf: ClassVar[str] = "Images"
     summary: ClassVar[str] = (
         "Type a prompt. The best of many random pictures are found, blended, and improved until CLIP agrees "
         "that they show what you asked for."

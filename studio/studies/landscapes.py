@@ -28,6 +28,7 @@ class Landscapes(Study):
 
     name: ClassVar[str] = "landscapes"
     title: ClassVar[str] = "Landscapes"
+    shelf: ClassVar[str] = "Populations"
     summary: ClassVar[str] = (
         "A cloud of points rolls downhill. Alone they crowd on a few optima; with harmless diversity they fill the set."
     )

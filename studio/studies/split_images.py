@@ -30,6 +30,7 @@ class SplitImages(Study):
 
     name: ClassVar[str] = "split_images"
     title: ClassVar[str] = "Split a classifier"
+    shelf: ClassVar[str] = "Networks"
     summary: ClassVar[str] = (
         "A tiny network learns, stalls, and grows where splitting a neuron lowers the loss most, or most for its cost."
     )

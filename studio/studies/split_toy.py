@@ -32,6 +32,7 @@ class SplitToy(Study):
 
     name: ClassVar[str] = "split_toy"
     title: ClassVar[str] = "Split a toy"
+    shelf: ClassVar[str] = "Networks"
     summary: ClassVar[str] = (
         "One neuron fits what it can and stalls. Splitting steepest descent finds no way on; signed splitting does."
     )

@@ -20,12 +20,13 @@ from studio.scenes import Scene
 class Study(ABC):
     """Every knob of one experiment and its seed; it never holds weights or tensors.
 
-    A subclass adds its fields (bounds in the annotation) and the class attributes below.
-    Building one with a knob out of bounds raises a `ValueError` that names the knob.
+    A subclass adds its fields (bounds in the annotation) and the class attributes below; studies with the same `shelf`
+    stand together in the gallery. Building one with a knob out of bounds raises a `ValueError` that names the knob.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    shelf: ClassVar[str] = "More"
     summary: ClassVar[str]
     papers: ClassVar[tuple[Paper, ...]]
 

@@ -13,13 +13,19 @@ from urllib.parse import urlsplit
 
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from studio.catalog import CATALOG
 from studio.core.controls import clamp
 from studio.desk.desk import Desk
 from studio.desk.policy import Policy
 from studio.files.archive import MAX_PNG_BYTES, png_recipe
+from studio.render.molecules import VIEWER, viewer_script
 from studio.studies.study import Study
+from studio.surfaces import web_gallery
+from studio.surfaces.web_gallery import ARROWS, Rows, rows_of
 from studio.surfaces.web_gradio import Base, Soft, gr
 from studio.surfaces.web_guard import LOOPBACK, Guard, trusted_hosts
 from studio.surfaces.web_html import say
@@ -78,20 +84,18 @@ class Launch:
 
 
 def gallery(catalog: tuple[type[Study], ...], desk: Desk | None = None, visitors: Visitors | None = None) -> gr.Blocks:
-    """Return the page of every study, in tabs, with a tab for the runs that were kept."""
+    """Return the page of every study, in tabs by their groups, with a tab for the runs that were kept."""
     desk, visitors = desk or Desk(_whole(catalog)), visitors or Visitors()
     first, *others = catalog
     title = "Optimisation studio" if others else first.title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
         programs(desk, visitors)
-        pages = []
-        with gr.Tabs(elem_classes="st-tabs") as tabs:
-            for study in catalog:
-                with gr.Tab(study.title, id=study.name):
-                    pages.append(study_page(study, desk, visitors))
-            with gr.Tab("Runs", id="runs") as tab:
-                runs_page(desk, visitors, catalog, tab)
-        _join(demo, pages, tabs)
+        pages, rows = rows_of(
+            catalog,
+            lambda study: study_page(study, desk, visitors),
+            lambda tab: runs_page(desk, visitors, catalog, tab),
+        )
+        _join(demo, pages, rows)
     demo.queue(max_size=512)
     return demo
 
@@ -130,13 +134,21 @@ def open_server(demo: gr.Blocks, options: Launch | None = None) -> str:
         _, address, _ = demo.launch(
             server_name=options.host, server_port=options.port or None, inbrowser=options.open_browser, share=False,
             auth=list(options.auth) or None, quiet=True, prevent_thread_lock=True, show_error=False, footer_links=[],
-            max_file_size=MAX_PNG_BYTES, theme=_theme(), css_paths=STYLE, enable_monitoring=False, run_history=False,
-            max_threads=512, ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
-            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
+            max_file_size=MAX_PNG_BYTES, theme=_theme(), css_paths=[STYLE, web_gallery.STYLE], enable_monitoring=False,
+            run_history=False, max_threads=512, ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
+            app_kwargs={
+                "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)],
+                "routes": [Route(f"/{VIEWER}", _viewer)],
+            },
         )  # fmt: skip
     except OSError as error:
         raise ValueError(f"port {options.port or '7860 to 7959'} is taken: choose another with --port") from error
     return address
+
+
+def _viewer(_: Request) -> Response:
+    """Return 3Dmol.js, which a page asks for when there are molecules to show."""
+    return Response(viewer_script(), media_type="text/javascript", headers={"cache-control": "max-age=86400"})
 
 
 def _whole(catalog: tuple[type[Study], ...]) -> tuple[type[Study], ...]:
@@ -162,24 +174,25 @@ def _warm(study: type[Study]) -> None:
         logging.getLogger(__name__).info("nothing loaded ahead: %s", error)
 
 
-def _join(demo: gr.Blocks, pages: list[Page], tabs: gr.Tabs) -> None:
+def _join(demo: gr.Blocks, pages: list[Page], rows: Rows) -> None:
     """Wire what concerns all pages: links, and pictures that bring their knobs back."""
-    restored = [knob for page in pages for knob in page.knobs] + [page.upload for page in pages] + [tabs]
+    restored = [knob for page in pages for knob in page.knobs] + [page.upload for page in pages] + rows.every
 
     def opened(request: gr.Request) -> dict[Any, Any]:
-        return link_updates(pages, tabs, dict(request.query_params))
+        return link_updates(pages, rows, dict(request.query_params))
 
     demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **QUIET)
+    demo.load(None, None, None, js=ARROWS, api_visibility="private")
     for page in pages:
         demo.load(page.refresh, list(page.knobs), [page.forecast, page.link], **QUIET)
 
         def dropped(path: str | None, page: Page = page) -> dict[Any, Any]:
-            return drop_updates(pages, tabs, page, path)
+            return drop_updates(pages, rows, page, path)
 
         page.upload.upload(dropped, page.upload, restored, **QUIET)
 
 
-def link_updates(pages: list[Page], tabs: gr.Tabs | None, query: Mapping[str, str]) -> dict[Any, Any]:
+def link_updates(pages: list[Page], rows: Rows | None, query: Mapping[str, str]) -> dict[Any, Any]:
     """Return the updates that a link asks for; nothing for a strange one.
 
     A link to a run brings its knobs and watches it; a link to a study brings its knobs, clamped.
@@ -191,15 +204,15 @@ def link_updates(pages: list[Page], tabs: gr.Tabs | None, query: Mapping[str, st
         except (KeyError, StopIteration):
             gr.Warning("It may have been deleted, or was of another studio.", title="This run is not here")
             return {pages[0].upload: None}
-        return page.restored(clamp(page.study, row.knobs)) | {page.ticket: row.id} | _selected(tabs, page)
+        return page.restored(clamp(page.study, row.knobs)) | {page.ticket: row.id} | _selected(rows, page)
     name = query.get("study", pages[0].study.name if len(pages) == 1 else "")
     page = next((page for page in pages if page.study.name == name), None)
     if page is None:
         return {pages[0].upload: None}
-    return page.restored(clamp(page.study, query)) | _selected(tabs, page)
+    return page.restored(clamp(page.study, query)) | _selected(rows, page)
 
 
-def drop_updates(pages: list[Page], tabs: gr.Tabs | None, here: Page, path: str | None) -> dict[Any, Any]:
+def drop_updates(pages: list[Page], rows: Rows | None, here: Page, path: str | None) -> dict[Any, Any]:
     """Return the updates that a dropped picture asks for; one without a recipe gives a warning and changes nothing."""
     if path is None:
         return {here.upload: None}
@@ -213,7 +226,7 @@ def drop_updates(pages: list[Page], tabs: gr.Tabs | None, here: Page, path: str 
         gr.Warning(say(error), title="This picture restores nothing")
         return {here.upload: None}
     gr.Info("Every knob is as it was for this picture.", title="Restored")
-    return page.restored(study) | {here.upload: None} | _selected(tabs, page)
+    return page.restored(study) | {here.upload: None} | _selected(rows, page)
 
 
 def _read(path: Path) -> bytes:
@@ -224,8 +237,8 @@ def _read(path: Path) -> bytes:
         raise ValueError("this file could not be read: drop it again") from error
 
 
-def _selected(tabs: gr.Tabs | None, page: Page) -> dict[Any, Any]:
-    return {} if tabs is None else {tabs: gr.Tabs(selected=page.study.name)}
+def _selected(rows: Rows | None, page: Page) -> dict[Any, Any]:
+    return {} if rows is None else rows.selected(page.study)
 
 
 def _theme() -> Base:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -20,6 +21,13 @@ HARMLESS = ("point", "sum", "max")
 
 def digits(seed=0, count=60, width=12, batch=30):
     return classification(labelled("digits"), seed, count, 0.1, (width, width), batch)
+
+
+@cache
+def larger(method):
+    """A problem and the end of a run of a tenth of the acceptance's, shared by the tests."""
+    problem = digits(count=200, width=32, batch=50)
+    return problem, last(trained(problem, method=method, members=4, steps=250, rate=3e-3))
 
 
 def trained(problem=None, seed=0, **settings):
@@ -99,9 +107,7 @@ def test_no_reach_is_the_plain_run():
 @pytest.mark.parametrize("method", HARMLESS)
 def test_the_energy_falls_and_the_training_loss_does_not_pay(method):
     """A tenth of the acceptance run: members further apart in what they rank second, at no more training loss."""
-    problem = digits(count=200, width=32, batch=50)
-    settings = {"members": 4, "steps": 250, "rate": 3e-3}
-    plain, spread = (last(trained(problem, method=each, **settings)) for each in ("plain", method))
+    (problem, plain), (_, spread) = larger("plain"), larger(method)
 
     def gap(end):
         outputs = problem.outputs(end.parameters, problem.inputs)

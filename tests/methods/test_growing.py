@@ -1,6 +1,7 @@
 """The growing loop: the same bytes from every snapshot on, honest lineages, budgets and caps kept, every method run."""
 
 from dataclasses import fields, replace
+from functools import cache
 from itertools import islice
 
 import pytest
@@ -42,6 +43,15 @@ def run(problem, config, widths=None, seed=0):
     return list(growing(problem, config, generator_from(seed, "growing"), None, widths))
 
 
+BOOKS = {method: replace(SHORT, method=method, share=0.4, cap=9) for method in GROWERS}
+
+
+@cache
+def kept(method):
+    """A run of pictures that the tests share."""
+    return run(vgg(), BOOKS[method])
+
+
 def test_a_snapshot_without_new_layers_is_a_network_of_its_widths():
     problem = toy()
     last = run(problem, replace(SHORT, method="firefly", firefly=replace(QUICK, layers=0)))[-1]
@@ -72,26 +82,24 @@ def test_a_run_goes_on_from_any_snapshot_with_the_same_bytes(method, problem, mo
     grown = [place for place, phase in enumerate(phases) if phase == "splitting"]
     points = {1, 2, grown[0] - 2, grown[0] - 1, grown[0], grown[0] + 1, len(whole) - 2, len(whole) - 1}
     for at in points if len(whole[0].widths) == 1 else (grown[-1] - 1, grown[-1]):
-        resumed = list(islice(growing(problem, config, generator_from(99, "x"), snapshot_from(frames[at], Grown)), 5))
-        assert [snapshot.step for snapshot in resumed] == list(range(at, min(at + 5, len(whole))))
+        resumed = list(islice(growing(problem, config, generator_from(99, "x"), snapshot_from(frames[at], Grown)), 3))
+        assert [snapshot.step for snapshot in resumed] == list(range(at, min(at + 3, len(whole))))
         for again, wanted in zip(resumed, frames[at:], strict=False):
             assert snapshot_bytes(again) == wanted, (at, again.step, again.phase)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     """G29: widths, lineage, plans and weights, to the last bit."""
-    config = replace(SHORT, method="s3d")
-    one, same = (b"".join(map(snapshot_bytes, run(pictures("vgg"), config))) for _ in range(2))
-    assert one == same
-    other = b"".join(map(snapshot_bytes, run(pictures("vgg"), config, seed=1)))
-    assert one != other
+    one, same, other = (
+        b"".join(map(snapshot_bytes, snapshots))
+        for snapshots in (kept("s3d"), run(vgg(), BOOKS["s3d"]), run(vgg(), BOOKS["s3d"], seed=1))
+    )
+    assert one == same and one != other
 
 
 @pytest.mark.parametrize("method", GROWERS)
 def test_every_method_runs_and_keeps_its_books(method):
-    problem = pictures("vgg")
-    config = replace(SHORT, method=method, share=0.4, cap=9)
-    whole = run(problem, config)
+    problem, config, whole = vgg(), BOOKS[method], kept(method)
     last = whole[-1]
     assert last.outcome and all(not snapshot.outcome for snapshot in whole[:-1])
     grew = sum(last.widths) - sum(whole[0].widths)
@@ -163,10 +171,10 @@ def test_signed_families_sum_to_one_too():
     assert any(float(part.min()) < 0 for part in last.shares) and {len(s.split_ids) for s in snapshots} != {0}
 
 
-@pytest.mark.parametrize("share", [0.2, 0.6])
+@pytest.mark.parametrize("network, share", [("vgg", 0.2), ("mlp", 0.6)])
 @pytest.mark.parametrize("method", ["s2d", "s3d", "random", "net2net", "new", "gradmax", "firefly"])
-def test_a_round_adds_the_share_asked_of_neurons(method, share):
-    whole = run(pictures("vgg"), replace(SHORT, method=method, share=share, rounds=1))
+def test_a_round_adds_the_share_asked_of_neurons(method, network, share):
+    whole = run(pictures(network), replace(SHORT, method=method, share=share, rounds=1))
     before, after = sum(whole[0].widths), sum(whole[-1].widths)
     assert 0 < after - before <= round(share * before)
     assert {s.budget for s in whole if s.phase in ("scoring", "choosing")} >= {round(share * before)}

@@ -1,6 +1,6 @@
 """A small study with words and pictures, to try pages on without any weights."""
 
-__all__ = ["Painting"]
+__all__ = ["Painting", "Sketching"]
 
 import time
 from dataclasses import dataclass, replace
@@ -60,3 +60,14 @@ class Painting(Study):
     @classmethod
     def tiny(cls):
         return replace(cls(), steps=2)
+
+
+@dataclass(frozen=True)
+class Sketching(Painting):
+    """Painting without a chart, which costs more than everything else a page shows of it."""
+
+    name: ClassVar[str] = "sketching"
+    title: ClassVar[str] = "Sketching"
+
+    def view(self, snapshot):
+        return super().view(snapshot)[:1]

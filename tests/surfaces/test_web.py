@@ -13,7 +13,7 @@ import pytest
 from desk.counting import Counting
 from surfaces.growing import Grading, Growing
 from surfaces.odd_prompts import ODD_PROMPTS
-from surfaces.painting import Painting
+from surfaces.painting import Painting, Sketching
 
 from studio import __version__
 from studio.catalog import CATALOG
@@ -33,7 +33,7 @@ from studio.surfaces.web_visitor import Visitors
 # Gradio leaves event loops to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 REQUEST = SimpleNamespace(session_hash="tab", headers={"host": "127.0.0.1:7860"})
-STUDIES = (*CATALOG, Painting, Counting, Growing, Grading)
+STUDIES = (*CATALOG, Painting, Sketching, Counting, Growing, Grading)
 HARMLESS = {"div", "figure", "img", "figcaption", "span", "strong", "p", "i", "h4"}
 
 
@@ -265,13 +265,14 @@ def test_errors_are_sentences_without_inner_detail(painting):
     assert "RuntimeError" in status and "secret" not in status
 
 
-def test_two_hundred_odd_prompts_stay_text(painting):
+def test_two_hundred_odd_prompts_stay_text():
+    sketching = page_of(Sketching)
     assert len(ODD_PROMPTS) >= 200
     for prompt in ODD_PROMPTS:
-        values = {**knobs(Painting(steps=1)), "prompt": prompt}.values()
-        updates = [painting.refresh(REQUEST, *values), painting.begin(REQUEST, "", False, False, *values)]
-        updates += watched(painting, updates[1][painting.ticket])
-        texts = [text for update in updates for text in html_in(painting, update)]
+        values = {**knobs(Sketching(steps=1)), "prompt": prompt}.values()
+        updates = [sketching.refresh(REQUEST, *values), sketching.begin(REQUEST, "", False, False, *values)]
+        updates += watched(sketching, updates[1][sketching.ticket])
+        texts = [text for update in updates for text in html_in(sketching, update)]
         assert texts
         for text in texts:
             marks = Marks(text)
