@@ -9,6 +9,7 @@ BENCHMARKS = {
     "firefly": "growing wider and deeper, and task after task: exactness, growth, memory, kills",
     "fusedream": "FuseDream against its baselines under the judge, and how long a visitor waits",
     "harmless": "harmless diversity on landscapes, pictures and ensembles, and what a step of it costs",
+    "molecules": "MMFF94 in torch against RDKit, conformers and what they cost, hostile molecules",
     "splitting": "growing by splitting: exact copies, laws of the loss, what scoring costs, toys, digits and CIFAR-10",
 }
 

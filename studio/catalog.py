@@ -2,6 +2,7 @@
 
 __all__ = ["CATALOG"]
 
+from studio.studies.conformers import Conformers
 from studio.studies.continual import ContinualTasks
 from studio.studies.diverse_images import DiverseImages
 from studio.studies.ensemble import Ensemble
@@ -17,6 +18,7 @@ CATALOG: tuple[type[Study], ...] = (
     DiverseImages,
     Landscapes,
     Ensemble,
+    Conformers,
     SplitToy,
     SplitImages,
     Firefly,

@@ -22,14 +22,17 @@ from studio.render.charts import curves_figure, points_figure
 from studio.render.film import LARGEST, fitted
 from studio.render.matrix import matrix_html
 from studio.render.members import members_html
+from studio.render.molecules import SCRIPT as MOLECULES_SCRIPT
+from studio.render.molecules import molecules_html, viewer_script
 from studio.render.network import SCRIPT as NETWORK_SCRIPT
 from studio.render.network import network_html
-from studio.scenes import Curves, Images, Matrix, Members, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
 from studio.studies.study import Study
 
 HERE = Path(__file__)
 STYLE = HERE.with_suffix(".css").read_text(encoding="utf-8")
 SCRIPT = HERE.with_suffix(".js").read_text(encoding="utf-8")
+MOUNT = "studioMolecules(document.body, async () => globalThis.$3Dmol);"
 PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -62,14 +65,15 @@ def page_html(
     """
     figures = [_figure(scene) for scene in scenes if isinstance(scene, Curves | Points)]
     body = [
-        _header(study, row, snapshot), _stage(scenes, film, snapshot), _networks(scenes), _tables(scenes),
-        _charts(scenes), _knobs(study), _papers(study), _footer(row),
+        _header(study, row, snapshot), _molecules(scenes), _stage(scenes, film, snapshot), _networks(scenes),
+        _tables(scenes), _charts(scenes), _knobs(study), _papers(study), _footer(row),
     ]  # fmt: skip
     frames = [{"step": _step(step, snapshot.total), "picture": _png(pixels)} for step, pixels in film]
     recipe = recipe_text(Recipe(row.study, row.version, row.knobs))
     data = (_data("recipe", recipe), _data("frames", json.dumps(frames)), _data("charts", f"[{','.join(figures)}]"))
     grown = [f"{NETWORK_SCRIPT}\nstudioNetwork(document.body);\n"] if _networks(scenes) else []
-    scripts = ([get_plotlyjs()] if figures else []) + grown + [SCRIPT]
+    turned = [viewer_script(), f"{MOLECULES_SCRIPT}\n{MOUNT}"] if _molecules(scenes) else []
+    scripts = ([get_plotlyjs()] if figures else []) + grown + turned + [SCRIPT]
     return PAGE.format(
         policy=_policy(scripts),
         title=_say(f"{study.title}, seed {study.seed}"),
@@ -107,6 +111,12 @@ def _stage(scenes: Sequence[Scene], film: Sequence[tuple[int, np.ndarray]], snap
     trades = [scene for scene in scenes if isinstance(scene, Members) and len(scene.losses)]
     parts += [f'<div class="card">{members_html(scene, str(index))}</div>' for index, scene in enumerate(trades)]
     return f'<section class="stage">{"".join(parts)}</section>' if parts else ""
+
+
+def _molecules(scenes: Sequence[Scene]) -> str:
+    """Return the viewers of the conformers; the page's script fills them."""
+    shown = [scene for scene in scenes if isinstance(scene, Molecules)]
+    return "".join(molecules_html(scene, str(index)) for index, scene in enumerate(shown))
 
 
 def _networks(scenes: Sequence[Scene]) -> str:

@@ -16,19 +16,21 @@ from studio.files.frames import snapshot_from
 from studio.nets.network_files import network_bytes
 from studio.nets.surgery import Edit
 from studio.render.film import gif_bytes, mp4_bytes
+from studio.render.molecules_text import sdf_text, xyz_text
 from studio.render.raster import still
 from studio.render.solids import plane_glb
 from studio.render.tables import csv_text
-from studio.scenes import Curves, Matrix, Members, Network, Points, Scene
+from studio.scenes import Curves, Matrix, Members, Molecules, Network, Points, Scene
 from studio.studies.study import snapshot_type
 
-FORMATS = ("png", "gif", "mp4", "glb", "sdf", "csv", "safetensors", "html", "py")
+FORMATS = ("png", "gif", "mp4", "glb", "sdf", "xyz", "csv", "safetensors", "html", "py")
 LACKS = {
     "png": "draws no picture",
     "gif": "draws no picture",
     "mp4": "draws no picture",
     "glb": "draws no surface",
     "sdf": "draws no molecules",
+    "xyz": "draws no molecules",
     "csv": "draws no charts",
     "safetensors": "trains no network that is kept by itself",
 }
@@ -64,6 +66,9 @@ def export(desk: Desk, row: Row, kind: str) -> bytes:
             return write(frames, max(SHORTEST, len(frames) / PER_SECOND))
         case "glb":
             return plane_glb(next(scene for scene in scenes if isinstance(scene, Points)))
+        case "sdf" | "xyz":
+            write_text = sdf_text if kind == "sdf" else xyz_text
+            return _text("".join(write_text(scene) for scene in scenes if isinstance(scene, Molecules)))
         case "csv":
             return _text(csv_text(scenes))
         case "safetensors" if network is not None:
@@ -102,9 +107,10 @@ def _network(desk: Desk, row: Row) -> tuple[nn.Module, tuple[Edit, ...]] | None:
 def _allowed(scenes: tuple[Scene, ...], network: bool) -> tuple[str, ...]:
     pictures = still(scenes) is not None
     surface = any(isinstance(scene, Points) for scene in scenes)
-    charts = any(isinstance(scene, Curves | Matrix | Members | Network) for scene in scenes)
-    possible = {"png": pictures, "gif": pictures, "mp4": pictures, "glb": surface, "sdf": False, "csv": charts}
-    possible["safetensors"] = network
+    molecules = any(isinstance(scene, Molecules) and len(scene.positions) for scene in scenes)
+    charts = molecules or any(isinstance(scene, Curves | Matrix | Members | Network) for scene in scenes)
+    possible = {"png": pictures, "gif": pictures, "mp4": pictures, "glb": surface, "csv": charts}
+    possible |= {"sdf": molecules, "xyz": molecules, "safetensors": network}
     return tuple(kind for kind in FORMATS if possible.get(kind, True))
 
 

@@ -70,10 +70,11 @@ class Search:
 class Shapes(Snapshot):
     """The members after a step: positions in angstrom, energies in kcal/mol, which have come to rest.
 
-    `skeleton` is the molecule. The first `seeds` members are minima of embedded geometries. `spread` is the state of the spreading, of the members
-    after them; `base` are the geometries it turns. `distances` (heavy-atom RMSD in angstrom) is filled in at the end.
-    `path` are the members at some moments since all were there. `lowest`, `mean` and `gaps` (to the nearest other
-    member, in torsion features) are curves.
+    `skeleton` is the molecule. The first `seeds` members are minima of embedded geometries. `spread` is the state of
+    the spreading, of the members after them; `base` are the geometries it turns. `rounds` counts what the phase has
+    used up: geometries asked for, or evaluations of a member. `distances` (heavy-atom RMSD in angstrom) is filled in at
+    the end. `path` are the members at some moments since all were there, one in `stride`. `lowest`, `mean` and `gaps`
+    (to the nearest other member, in torsion features) are curves.
     """
 
     skeleton: Skeleton
@@ -110,8 +111,8 @@ def _first(problem: MolecularProblem, config: Search, seed: int) -> Shapes:
     empty = found.new_zeros(0)
     blank = Shapes(
         step=0, total=_total(problem, config), phase="embedding", skeleton=problem.skeleton, positions=found,
-        energies=empty, at_rest=empty, seeds=0, rounds=0, base=found[:0], spread=None, distances=found.new_zeros(0, 0), path=found[None, :0][:0],
-        stride=1, lowest=empty, mean=empty, gaps=empty,
+        energies=empty, at_rest=empty, seeds=0, rounds=0, base=found[:0], spread=None,
+        distances=found.new_zeros(0, 0), path=found[None, :0][:0], stride=1, lowest=empty, mean=empty, gaps=empty,
     )  # fmt: skip
     return _embedded(problem, config, seed, blank, found, min(AT_A_TIME, wanted))
 

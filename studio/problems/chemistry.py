@@ -48,7 +48,8 @@ class Molecule:
     """One molecule with all its hydrogens, the heavy atoms first; it depends on its canonical SMILES alone.
 
     `binary` is RDKit's own form of it. `bonds` and `orders` (1, 2, 3 or 1.5) list every bond, `heavy` every atom that
-    is not hydrogen; `ranks` are equal for atoms that symmetry exchanges. `torsions` has four atoms a rotatable bond, `rings` four a single bond of a ring of five or more.
+    is not hydrogen; `ranks` are equal for atoms that symmetry exchanges. `torsions` has four atoms a rotatable bond,
+    `rings` four a single bond of a ring of five or more.
     `fields` names the force fields that have parameters for it, and `notes` what reading it left out or chose.
     """
 

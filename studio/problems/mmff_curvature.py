@@ -15,7 +15,8 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float
 
-from studio.problems.mmff_fused import BUFFER_CHARGE, SMALLEST, FusedTerms, between, compiled, cross
+from studio.problems.mmff_fused import SMALLEST, FusedTerms, between, compiled, cross
+from studio.problems.mmff_terms import BUFFER_CHARGE
 
 # kcal/mol/angstrom^2, kcal/mol/rad^2
 RIDGE = 2.0

@@ -14,15 +14,9 @@ from typing import Any, NamedTuple, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float
 
-from studio.problems.mmff_terms import MMFFTerms
+from studio.problems.mmff_terms import BUFFER_CHARGE, COULOMB, CUBIC, UNIT, MMFFTerms, rest_lengths
 
-# kcal/mol per mdyn angstrom; MMFF's other prefactors are this one with degrees turned into radians.
-UNIT = 143.9325
-CUBIC = 0.006981317 * 180 / math.pi
-COULOMB = 332.0716
-BUFFER_CHARGE = 0.05
 SMALLEST = 1e-8
 
 
@@ -44,7 +38,10 @@ class FusedTerms(NamedTuple):
 
 
 def fused_terms(terms: MMFFTerms) -> FusedTerms:
-    """Return the interactions in the layout of the compiled pass, constants scaled to kcal/mol, angstrom and radians."""
+    """Return the interactions as the compiled pass reads them, constants in kcal/mol, angstrom and radians.
+
+    An angle has six: half the bending constant, the angle, two stretch-bend constants, two lengths at rest.
+    """
     n = terms.atoms
     first, second = terms.pairs.T
     matrices = np.zeros((3, n, n))
@@ -52,23 +49,15 @@ def fused_terms(terms: MMFFTerms) -> FusedTerms:
     matrices[0][first, second] = 1 / terms.pair_constants[:, 0]
     matrices[1][first, second] = terms.pair_constants[:, 1]
     matrices[2][first, second] = COULOMB * terms.pair_constants[:, 2]
+    bend = terms.angle_constants * (0.5 * UNIT, math.pi / 180)
+    radius, epsilon, charge = matrices
     return FusedTerms(
-        *matrices,
+        radius, epsilon, charge,
         terms.bonds, terms.bond_constants * (0.5 * UNIT, 1.0),
-        terms.angles, angle_constants(terms), terms.straight,
+        terms.angles, np.column_stack([bend, UNIT * terms.stretch_bend, rest_lengths(terms)]), terms.straight,
         terms.out_of_plane, 0.5 * UNIT * terms.out_of_plane_constants,
         terms.torsions, 0.5 * terms.torsion_constants,
     )  # fmt: skip
-
-
-def angle_constants(terms: MMFFTerms) -> Float[np.ndarray, "n 6"]:
-    """Return, an angle a row: half the bending constant, the angle, two stretch-bend constants, two bond lengths."""
-    lengths = np.zeros((terms.atoms, terms.atoms))
-    lengths[terms.bonds[:, 0], terms.bonds[:, 1]] = terms.bond_constants[:, 1]
-    lengths += lengths.T
-    i, j, k = terms.angles.T
-    bend = terms.angle_constants * (0.5 * UNIT, math.pi / 180)
-    return np.column_stack([bend, UNIT * terms.stretch_bend, lengths[i, j], lengths[k, j]])
 
 
 def fused(terms: FusedTerms, positions: np.ndarray, energies: np.ndarray, gradients: np.ndarray) -> None:

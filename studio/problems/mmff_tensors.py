@@ -7,7 +7,6 @@ have one order and the same input gives the same bytes on every device.
 
 __all__ = ["TensorTerms", "tensor_terms"]
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,15 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from studio.problems.mmff_terms import MMFFTerms
+from studio.problems.mmff_terms import BUFFER_CHARGE, COULOMB, CUBIC, UNIT, MMFFTerms, rest_lengths
 
-UNIT = 143.9325
-CUBIC = 0.006981317 * 180 / math.pi
-COULOMB = 332.0716
-BUFFER_CHARGE = 0.05
 SMALLEST = 1e-16
 # The pairs of conformers done at once, in numbers of one intermediate result (a gigabyte in double precision).
 AT_ONCE = 2**27
+Vectors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +30,10 @@ class Local:
     heads: Int[Tensor, "v t"]
     tails: Int[Tensor, "v t"]
     constants: Float[Tensor, "c t 1"]
+
+    def vectors(self, x: Float[Tensor, "a 3 n"]) -> tuple[Tensor, ...]:
+        """Return the terms' vectors between atoms, each (t, 3, n)."""
+        return tuple(x[heads] - x[tails] for heads, tails in zip(self.heads, self.tails, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +65,14 @@ class TensorTerms:
 
     def _some(self, x: Float[Tensor, "a 3 n"]) -> tuple[Float[Tensor, "m n"], Float[Tensor, "a 3 n"]]:
         met, gradient = _pairs(x, self.partners, self.pair_constants)
-        energies, slopes = zip(
-            *(
-                kind(*(x[heads] - x[tails] for heads, tails in zip(local.heads, local.tails, strict=True)), local.constants)
-                for kind, local in (
-                    (_bonds, self.bonds), (_angles, self.angles), (_planes, self.planes), (_torsions, self.torsions),
-                )
-            ),
-            strict=True,
-        )  # fmt: skip
-        vectors = torch.cat([slope for found in slopes for slope in found])
+        found = [
+            kind(local.vectors(x), local.constants)
+            for kind, local in (
+                (_bonds, self.bonds), (_angles, self.angles), (_planes, self.planes), (_torsions, self.torsions),
+            )
+        ]  # fmt: skip
+        energies = [energy for energy, _ in found]
+        vectors = torch.cat([slope for _, slopes in found for slope in slopes])
         gradient = gradient + (vectors[self.slots] * self.signs).sum(dim=1)
         return self.owners @ met + self.bonded_owners @ torch.cat(energies), gradient
 
@@ -84,13 +82,9 @@ def tensor_terms(
 ) -> TensorTerms:  # fmt: skip
     """Return interactions as tensors; `atoms` are the sizes of the molecules that they are of, in their order."""
     molecule = np.repeat(np.arange(len(atoms)), atoms)
-    i, j, k = terms.angles.T
-    lengths = np.zeros((terms.atoms, terms.atoms))
-    lengths[terms.bonds[:, 0], terms.bonds[:, 1]] = terms.bond_constants[:, 1]
-    lengths += lengths.T
     bend = np.column_stack([
         0.5 * UNIT * terms.angle_constants[:, 0] * ~terms.straight, np.deg2rad(terms.angle_constants[:, 1]),
-        UNIT * terms.stretch_bend, lengths[i, j], lengths[k, j], UNIT * terms.angle_constants[:, 0] * terms.straight,
+        UNIT * terms.stretch_bend, rest_lengths(terms), UNIT * terms.angle_constants[:, 0] * terms.straight,
     ])  # fmt: skip
     stretch = terms.bond_constants * (0.5 * UNIT, 1.0)
     kinds = (
@@ -120,9 +114,10 @@ def tensor_terms(
     partners, pair_constants = _directed(terms)
     first = np.concatenate([places[:, 0] for places, _, _ in kinds])
     whose = np.arange(len(atoms))[:, None]
+    bonds, angles, planes, torsions = local
     return TensorTerms(
-        index(partners), tensor(pair_constants[..., None]), *local, index(slots), tensor(signs[:, :, None, None]),
-        tensor(whose == molecule), tensor(whose == molecule[first]),
+        index(partners), tensor(pair_constants[..., None]), bonds, angles, planes, torsions, index(slots),
+        tensor(signs[:, :, None, None]), tensor(whose == molecule), tensor(whose == molecule[first]),
     )  # fmt: skip
 
 
@@ -178,14 +173,16 @@ def _pairs(x: Tensor, partners: Tensor, constants: Tensor) -> tuple[Tensor, Tens
     return 0.5 * (seventh * well + coulomb).sum(dim=1), gradient
 
 
-def _bonds(u: Tensor, constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _bonds(vectors: Vectors, constants: Tensor) -> tuple[Tensor, Vectors]:
+    (u,) = vectors
     k, length = constants
     r = _norm(u)
     d = r - length
     return k * d * d * (1 - 2 * d + 7 / 3 * d * d), (u * (k * d * (2 - 6 * d + 28 / 3 * d * d) / r)[:, None],)
 
 
-def _angles(u: Tensor, v: Tensor, constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _angles(vectors: Vectors, constants: Tensor) -> tuple[Tensor, Vectors]:
+    u, v = vectors
     ka, angle, first, second, r_u, r_v, straight = constants
     lu, lv = _norm(u), _norm(v)
     cos = ((u * v).sum(dim=1) / (lu * lv)).clamp(-1, 1)
@@ -199,7 +196,8 @@ def _angles(u: Tensor, v: Tensor, constants: Tensor) -> tuple[Tensor, tuple[Tens
     return energy, (across * v + along_u * u, across * u + along_v * v)
 
 
-def _planes(u: Tensor, v: Tensor, w: Tensor, constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _planes(vectors: Vectors, constants: Tensor) -> tuple[Tensor, Vectors]:
+    u, v, w = vectors
     normal = torch.linalg.cross(u, v, dim=1)
     ln, lw = _norm(normal), _norm(w)
     normal, out = normal / ln[:, None], w / lw[:, None]
@@ -212,7 +210,8 @@ def _planes(u: Tensor, v: Tensor, w: Tensor, constants: Tensor) -> tuple[Tensor,
     return constants[0] * chi * chi, (*sides, leaving)
 
 
-def _torsions(f: Tensor, c: Tensor, h: Tensor, constants: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _torsions(vectors: Vectors, constants: Tensor) -> tuple[Tensor, Vectors]:
+    f, c, h = vectors
     v1, v2, v3 = constants
     a, b = torch.linalg.cross(f, c, dim=1), torch.linalg.cross(h, c, dim=1)
     la, lb = _norm(a), _norm(b)

@@ -5,8 +5,19 @@ Halgren, "Merck molecular force field I-V", J. Comput. Chem. 17 (1996), 490-641;
 getter for that: an interaction for which its getter returns nothing is not one.
 """
 
-__all__ = ["LINEAR_TYPES", "VARIANTS", "MMFFTerms", "mmff_terms"]
+__all__ = [
+    "BUFFER_CHARGE",
+    "COULOMB",
+    "CUBIC",
+    "LINEAR_TYPES",
+    "UNIT",
+    "VARIANTS",
+    "MMFFTerms",
+    "mmff_terms",
+    "rest_lengths",
+]
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -20,6 +31,12 @@ if TYPE_CHECKING:
 VARIANTS = ("MMFF94s", "MMFF94")
 # The atom types whose angle is straight: MMFF's property file marks them, and RDKit has no getter for the mark.
 LINEAR_TYPES = (4, 53, 61)
+# kcal/mol per mdyn angstrom: MMFF's other prefactors are this one with degrees turned into radians.
+UNIT = 143.9325
+# The cubic term of bending, per radian: RDKit's 0.006981317 per degree.
+CUBIC = 0.006981317 * 180 / math.pi
+COULOMB = 332.0716
+BUFFER_CHARGE = 0.05
 FARTHEST = 3
 
 
@@ -90,6 +107,15 @@ def mmff_terms(mol: "Chem.Mol", variant: str = "MMFF94s") -> MMFFTerms:
         _indices(torsions, 4), _constants(torsions, 3),
         pairs, constants,
     )  # fmt: skip
+
+
+def rest_lengths(terms: MMFFTerms) -> Float[np.ndarray, "n 2"]:
+    """Return the lengths at rest of the two bonds i-j and k-j of each angle, in angstrom."""
+    lengths = np.zeros((terms.atoms, terms.atoms))
+    lengths[terms.bonds[:, 0], terms.bonds[:, 1]] = terms.bond_constants[:, 1]
+    lengths += lengths.T
+    i, j, k = terms.angles.T
+    return np.column_stack([lengths[i, j], lengths[k, j]])
 
 
 Found = list[tuple[tuple[int, ...], tuple[Any, ...]]]

@@ -45,9 +45,13 @@ class MoleculeShapes:
         """How many bonds turn."""
         return len(self.rotors.atoms) if self.smooth else 0
 
-    @cached_property
+    @property
     def skeleton(self) -> Skeleton:
         """What all geometries have in common."""
+        return self._skeleton
+
+    @cached_property
+    def _skeleton(self) -> Skeleton:
         from rdkit.Chem import GetPeriodicTable
 
         table, molecule = GetPeriodicTable(), self.molecule

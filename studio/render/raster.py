@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from studio.render.molecules_picture import picture as molecules_picture
 from studio.render.network_picture import network_picture
-from studio.scenes import Curves, Images, Matrix, Members, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
 
 PAPER = (250, 250, 248)
 INK = (30, 41, 59)
@@ -28,6 +29,8 @@ def still(scenes: tuple[Scene, ...]) -> UInt8[np.ndarray, "h w 3"] | None:
                 return points_picture(scene)
             case Network():
                 return network_picture(scene)
+            case Molecules():
+                return molecules_picture(scene)
             case Curves() | Members() | Matrix():
                 continue
             case _:

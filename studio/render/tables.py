@@ -1,4 +1,4 @@
-"""Charts into a table: every point, every member, every neuron and every cell of a matrix as a line of CSV."""
+"""Charts into a table: every point, member, neuron, cell of a matrix and conformer as a line of CSV."""
 
 __all__ = ["csv_text"]
 
@@ -7,17 +7,19 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 
-from studio.scenes import Curves, Matrix, Members, Network, Scene
+from studio.render.molecules_text import ranked
+from studio.scenes import Curves, Matrix, Members, Molecules, Network, Scene
 
 HEADER = ("curve", "series", "x", "y")
 FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def csv_text(scenes: Sequence[Scene]) -> str:
-    """Return the curves, the members, the neurons and the matrices among the scenes as CSV.
+    """Return the curves, the members, the neurons, the matrices and the conformers among the scenes as CSV.
 
     A member's loss is x and its distance y; a neuron's smallest eigenvalue is x and its largest y; a matrix has a line
-    a cell that is not empty, its row as the series, the name of its column as x and its value as y.
+    a cell that is not empty, its row as the series, the name of its column as x and its value as y; a conformer's
+    energy above the lowest is x and the number of its shape y, from the lowest up.
     A title that a spreadsheet would take for a formula begins with an apostrophe.
     """
     buffer = io.StringIO()
@@ -41,6 +43,13 @@ def csv_text(scenes: Sequence[Scene]) -> str:
                 table.writerows((title, f"neuron {index}", _number(low), _number(high)) for index, low, high in neurons)
         if isinstance(scene, Matrix):
             table.writerows(_cells(scene))
+        if isinstance(scene, Molecules):
+            order = ranked(scene)
+            pairs = zip(scene.energies[order].tolist(), scene.groups[order].tolist(), strict=True)
+            table.writerows(
+                (_words(scene.title), f"rank {rank}", _number(energy), str(group + 1))
+                for rank, (energy, group) in enumerate(pairs, start=1)
+            )
     return buffer.getvalue()
 
 

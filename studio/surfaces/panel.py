@@ -17,10 +17,12 @@ from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure
 from studio.render.matrix import matrix_html
 from studio.render.members import members_html
+from studio.render.molecules import molecules_html
 from studio.render.network import network_html
 from studio.render.raster import enlarge, still
-from studio.scenes import Curves, Images, Matrix, Members, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
 from studio.studies.study import Study
+from studio.surfaces.panel_molecules import MoleculeView
 from studio.surfaces.panel_network import NetworkView
 
 WIDE = widgets.Layout(width="auto")
@@ -50,6 +52,7 @@ class Panel:
         self._chart = widgets.GridBox([], layout=widgets.Layout(grid_template_columns=COLUMNS, width="100%"))
         self._members = widgets.HTML("")
         self._network = NetworkView()
+        self._molecules: MoleculeView | None = None
         self._status = widgets.HTML("")
         self._bar = widgets.IntProgress(description="ready", layout=WIDE, style=LABEL)
         self._go = widgets.Button(description="Run", button_style="primary", icon="play")
@@ -202,7 +205,7 @@ class Panel:
         self._status.value = _line(snapshot.outcome or f"step {snapshot.step} of {snapshot.total}{left}")
 
     def _draw(self, scenes: tuple[Scene, ...]) -> None:
-        charts, network = [], ""
+        charts, network, molecules = [], "", ""
         for scene in scenes:
             match scene:
                 case Images() | Points():
@@ -217,12 +220,23 @@ class Panel:
                     network += network_html(scene, self._type.name)
                 case Matrix():
                     network += matrix_html(scene)
+                case Molecules():
+                    molecules += molecules_html(scene, self._type.name)
                 case Curves():
                     charts.append(scene)
                 case _:
                     assert_never(scene)
         self._network.html = network
+        self._turn(molecules)
         self._plot(charts)
+
+    def _turn(self, html: str) -> None:
+        """Show molecules; their viewer, which is large, is made when there are some."""
+        if html and self._molecules is None:
+            self._molecules = MoleculeView()
+            self._below.children = (self._molecules, *self._below.children)
+        if self._molecules is not None:
+            self._molecules.html = html
 
     def _plot(self, scenes: list[Curves]) -> None:
         """Draw a chart a scene; lines that are there already only grow."""
@@ -261,7 +275,7 @@ class Panel:
         """Give the charts of a study whose network grows the whole width, below that network."""
         if self._chart not in self._below.children:
             self._right.children = (self._picture, self._members)
-            self._below.children = (self._network, self._chart)
+            self._below.children = (*self._below.children, self._chart)
 
 
 def desk_for(study: type[Study]) -> Desk:

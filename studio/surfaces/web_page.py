@@ -13,12 +13,23 @@ from studio.core.papers import bibtex
 from studio.desk.desk import Desk
 from studio.desk.store import Row
 from studio.render.members import KEEP_CHOICE
+from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
 from studio.surfaces.web_knobs import component, examples
-from studio.surfaces.web_run import CHARTS, NAMED_ERRORS, Shown, empty_chart, file_of, progress, sentence, study_of
+from studio.surfaces.web_run import (
+    CHARTS,
+    NAMED_ERRORS,
+    Shown,
+    empty_chart,
+    file_of,
+    progress,
+    sentence,
+    study_of,
+    texts_of,
+)
 from studio.surfaces.web_visitor import Visitors
 
 SLOW = 10.0
@@ -53,11 +64,13 @@ class Page:
     plane: gr.Plot
     members: gr.HTML
     network: gr.HTML
+    molecules: gr.HTML
     charts: tuple[gr.Plot, ...]
     status: gr.HTML
     forecast: gr.HTML
     link: gr.Textbox
     download: gr.DownloadButton
+    texts: tuple[gr.DownloadButton, gr.DownloadButton]
 
     def begin(self, request: gr.Request, ticket: str, compare: bool, slow: bool, *values: object) -> Updates:
         """Hand the run in; a knob out of bounds, or too many runs, gives a sentence and no run."""
@@ -85,7 +98,9 @@ class Page:
         if not ticket:
             yield self._idle()
             return
-        yield {self.download: gr.update(value=None, interactive=False), **self._running()}
+        yield {
+            part: gr.update(value=None, interactive=False) for part in (self.download, *self.texts)
+        } | self._running()
         newest, held, due = Shown(), False, 0.0
         async for shown in progress(self.desk, ticket):
             now = shown.frame is not None and shown.frame.held
@@ -101,9 +116,18 @@ class Page:
         saved: Updates = {}
         if newest.frame is not None:
             row = newest.frame.row
-            path = file_of(row, self.desk.study(row), newest.scenes)
-            saved = {self.download: gr.update(value=str(path), interactive=True)} if path else {}
+            saved = self._files(row, newest)
         yield self._drawn(newest, Shown()) | self._idle(newest) | saved
+
+    def _files(self, row: Row, newest: Shown) -> Updates:
+        """Return the files of an ended run, ready to be saved."""
+        study = self.desk.study(row)
+        paths = (file_of(row, study, newest.scenes), *texts_of(study, newest.scenes))
+        return {
+            part: gr.update(value=str(path), interactive=True, visible=True)
+            for part, path in zip((self.download, *self.texts), paths, strict=True)
+            if path
+        }
 
     def pause(self, request: gr.Request, ticket: str) -> Updates:
         """Hold a running run, let a held one go on, or take one up again that ended early."""
@@ -187,6 +211,10 @@ class Page:
         if new.plane is not None and heavy:
             updates[self.plane] = gr.update(value=new.plane, visible=True)
             updates[self.stage] = gr.update(visible=bool(new.pictures))
+        if heavy and new.molecules != old.molecules:
+            updates[self.molecules] = gr.update(value=new.molecules, visible=bool(new.molecules))
+            if not new.pictures:
+                updates[self.stage] = gr.update(visible=False)
         if heavy and new.members != old.members:
             updates[self.members] = gr.update(value=new.members, visible=bool(new.members))
         if heavy:
@@ -224,6 +252,7 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
         with gr.Column(elem_classes="st-stage"):
             status = gr.HTML(idle_html(), elem_classes="st-state")
             stage = gr.HTML(EMPTY_STAGE, elem_classes="st-canvas")
+            molecules = gr.HTML(visible=False, html_template="", js_on_load=KEEP_MOLECULES, elem_classes="st-turned")
             plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
         network = gr.HTML(visible=False, js_on_load=KEEP_NETWORK, elem_classes="st-grown")
         with gr.Column(elem_classes="st-more"):
@@ -234,6 +263,8 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
                     for index in range(CHARTS)
                 )
             download = gr.DownloadButton("Save picture (PNG)", interactive=False)
+            with gr.Row(elem_classes="st-texts"):
+                texts = _text_button("SDF"), _text_button("XYZ")
             link = gr.Textbox(label="Link to these knobs", interactive=False, buttons=["copy"], elem_classes="st-link")
             with gr.Accordion("Open a saved picture", open=False):
                 upload = gr.File(label="Drop a PNG saved by the studio", file_types=[".png"], height=110)
@@ -243,10 +274,14 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
     ticket = gr.Textbox("", visible="hidden", label="Run")
     page = Page(
         study, desk, visitors, found, upload, ticket, buttons, compare, slow,
-        stage, plane, members, network, charts, status, forecast, link, download,
+        stage, plane, members, network, molecules, charts, status, forecast, link, download, texts,
     )  # fmt: skip
     _wire(page)
     return page
+
+
+def _text_button(kind: str) -> gr.DownloadButton:
+    return gr.DownloadButton(f"Save {kind}", interactive=False, visible=False, min_width=120)
 
 
 def _desk(
@@ -291,8 +326,8 @@ def _seed(control: Any, made: dict[str, Component]) -> None:
 
 def _wire(page: Page) -> None:
     knobs_in, buttons = list(page.knobs), page.buttons
-    shown = [page.stage, page.plane, page.members, page.network, *page.charts, page.status, page.download]
-    outputs = [page.ticket, *buttons.values(), *shown]
+    shown = [page.stage, page.plane, page.members, page.network, page.molecules, *page.charts, page.status]
+    outputs = [page.ticket, *buttons.values(), *shown, page.download, *page.texts]
     words = [knob.submit for knob in page.knobs if isinstance(knob, gr.Textbox)]
     given = [page.ticket, page.compare, page.slow, *knobs_in]
     watching = page.ticket.change(

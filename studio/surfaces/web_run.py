@@ -11,6 +11,7 @@ __all__ = [
     "sentence",
     "shown",
     "study_of",
+    "texts_of",
 ]
 
 import asyncio
@@ -32,9 +33,11 @@ from studio.files.archive import Recipe, png_bytes
 from studio.render.charts import curves_figure, points_figure
 from studio.render.matrix import matrix_html
 from studio.render.members import members_html
+from studio.render.molecules import molecules_html
+from studio.render.molecules_text import sdf_text, xyz_text
 from studio.render.network import network_html
 from studio.render.raster import still
-from studio.scenes import Curves, Images, Matrix, Members, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
 from studio.studies.study import Study
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
@@ -55,14 +58,15 @@ _watching: set[object] = set()
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is on the page: pictures, members, networks and tables as HTML, a plane and charts as figures, and status.
+    """What is on the page: pictures, members, networks, molecules as HTML, a plane and charts as figures, and status.
 
-    `network` holds the tables, too.
+    `network` holds the tables of percentages, too.
     """
 
     pictures: str = ""
     members: str = ""
     network: str = ""
+    molecules: str = ""
     plane: go.Figure | None = None
     charts: tuple[go.Figure, ...] = ()
     status: str = ""
@@ -106,6 +110,18 @@ def file_of(row: Row, study: Study, scenes: tuple[Scene, ...]) -> Path | None:
     return handout(f"{study.name}-{study.seed}.png", png_bytes(pixels, recipe_of(row, study)))
 
 
+def texts_of(study: Study, scenes: tuple[Scene, ...]) -> tuple[Path | None, Path | None]:
+    """Hand out the conformers as SDF and as XYZ and return their paths; None where a study draws no molecules."""
+    found: list[Path | None] = []
+    for kind, write in (("sdf", sdf_text), ("xyz", xyz_text)):
+        try:
+            text = "".join(write(scene) for scene in scenes if isinstance(scene, Molecules))
+        except ValueError:
+            text = ""
+        found.append(handout(f"{study.name}-{study.seed}.{kind}", text.encode()) if text else None)
+    return found[0], found[1]
+
+
 def recipe_of(row: Row, study: Study) -> Recipe:
     """Return the recipe of a run: its study under the version that ran it."""
     return Recipe(study.name, row.version, knobs(study))
@@ -125,7 +141,7 @@ def shown(study: Study, frame: Frame, label: str = "") -> Shown:
 
 def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: str = "") -> Shown:
     """Return the drawings of one snapshot of a run; `place` tells two drawings of one run on a page apart."""
-    pictures, members, network, plane, charts = "", "", "", None, []
+    pictures, members, network, molecules, plane, charts = "", "", "", "", None, []
     scenes = study.view(snapshot)
     for scene in scenes:
         match scene:
@@ -140,11 +156,14 @@ def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: st
                 network += network_html(named, f"{place}{row.id[:8]}")
             case Matrix():
                 network += matrix_html(replace(scene, title=_labelled(label, scene.title)))
+            case Molecules():
+                named = replace(scene, title=_labelled(label, scene.title))
+                molecules += molecules_html(named, f"{place}{row.id[:8]}")
             case Curves():
                 charts.append(curves_figure(scene).update_layout(height=CHART_HEIGHT))
             case _:
                 assert_never(scene)
-    return Shown(pictures, members, network, plane, tuple(charts), scenes=scenes)
+    return Shown(pictures, members, network, molecules, plane, tuple(charts), scenes=scenes)
 
 
 def _labelled(label: str, title: str) -> str:
@@ -188,6 +207,7 @@ async def _beside(desk: Desk, plain: Row, main: Shown) -> AsyncGenerator[Shown, 
             pictures=main.pictures + frame.pictures,
             members=_compared(plain.beside, main.scenes, frame.scenes),
             network=main.network + frame.network,
+            molecules=main.molecules + frame.molecules,
             charts=overlaid(main.scenes, frame.scenes),
             status=frame.status if not frame.over else status_html(main.frame) if main.frame else frame.status,
             over=False,

@@ -11,6 +11,7 @@ from studio.core.controls import knobs
 from studio.desk.desk import Desk
 from studio.desk.exports import FORMATS, export, file_name, formats
 from studio.desk.store import Row
+from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
@@ -58,6 +59,7 @@ class Side:
     plane: gr.Plot
     members: gr.HTML
     network: gr.HTML
+    molecules: gr.HTML
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class Runs:
                 side.plane: gr.update(value=look.plane, visible=look.plane is not None),
                 side.members: gr.update(value=look.members, visible=bool(look.members)),
                 side.network: gr.update(value=look.network, visible=bool(look.network)),
+                side.molecules: gr.update(value=look.molecules, visible=bool(look.molecules)),
             }
         both = len(rows) == 2
         table = differences_html(*(knobs(self.desk.study(row)) for row in rows)) if both else ""
@@ -225,7 +228,9 @@ def _side() -> Side:
         about = gr.HTML(visible=False)
         stage = gr.HTML(visible=False, elem_classes="st-canvas")
         plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
-        return Side(about, stage, plane, gr.HTML(visible=False), gr.HTML(visible=False, js_on_load=KEEP_NETWORK))
+        molecules = gr.HTML(visible=False, html_template="", js_on_load=KEEP_MOLECULES)
+        members, network = gr.HTML(visible=False), gr.HTML(visible=False, js_on_load=KEEP_NETWORK)
+        return Side(about, stage, plane, members, network, molecules)
 
 
 def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, delete: gr.Button) -> None:

@@ -76,7 +76,7 @@ def test_the_formats_are_those_the_scenes_allow(desk, row, counted):
     for strange in ("exe", "", "../png", "PNG", "x" * 5000):
         for ask in (lambda kind: export(desk, row, kind), lambda kind: file_name(row, kind)):
             with pytest.raises(
-                ValueError, match="choose png, gif, mp4, glb, sdf, csv, safetensors, html, py"
+                ValueError, match="choose png, gif, mp4, glb, sdf, xyz, csv, safetensors, html, py"
             ) as caught:
                 ask(strange)
             assert len(str(caught.value)) < 200

@@ -4,16 +4,21 @@ import asyncio
 import base64
 import os
 import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from surfaces.growing import Grading, Growing
+from surfaces.turning import Turning, conformers
 
 from studio.files.archive import png_recipe
 from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
 from studio.surfaces.cli import main
 from studio.surfaces.panel import Panel
+from studio.surfaces.panel_molecules import MODULE as MOLECULES
+from studio.surfaces.panel_molecules import py3dmol_view
 from studio.surfaces.panel_network import MODULE
 
 
@@ -137,3 +142,63 @@ def test_the_script_of_a_network_runs_as_a_module_of_a_widget():
         page.keyboard.press("Home")
         assert slider.is_visible() and "pays 0 splits" in words.inner_text() != everything
         browser.close()
+
+
+def test_molecules_get_their_viewer_when_there_are_some_and_are_photographed():
+    assert Panel(Turning())._molecules is None
+    panel = Panel(Turning(steps=3))
+    panel.run()
+    assert panel._molecules in panel._below.children and panel._molecules.html.count("data-conformer") == 5
+    assert panel._members.value.count('<input type="radio"') == 5
+    assert panel._repr_mimebundle_()["image/png"][:4] == b"\x89PNG"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_both_views_of_molecules_work_without_any_request():
+    pytest.importorskip("py3Dmol")
+    chromium = os.environ.get("STUDIO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium found: install it, or name it in STUDIO_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    panel = Panel(Turning(steps=3))
+    panel.run()
+    code = base64.b64encode(MOLECULES.encode()).decode()
+    hostile = "</script><img src=x onerror=alert(1)>"
+    scene = replace(conformers(3), title=hostile, smiles=hostile, captions=(hostile,) * 3, field=hostile)
+    view = py3dmol_view(scene).write_html()
+    assert hostile not in view and "alert" not in view
+    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page, faults = browser.new_context(offline=True).new_page(), []
+        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda ask: None if ask.url.startswith("data:") else faults.append(ask.url[:80]))
+        page.evaluate(
+            """async ([code, html]) => {
+                const {render} = (await import(`data:text/javascript;base64,${code}`)).default;
+                let changed = null;
+                window.model = {html: '', get: name => window.model[name], on: (event, then) => { changed = then; }};
+                render({model: window.model, el: document.body});
+                window.model.html = html;
+                changed();
+            }""",
+            [code, panel._molecules.html],
+        )
+        page.locator(".st-mol-host canvas").wait_for()
+        page.locator("[data-act=on]").click()
+        assert page.locator(".st-mol-words").inner_text().startswith("2 of 5")
+        page.set_content(f"<!DOCTYPE html><body>{view}")
+        page.wait_for_function("document.querySelector('canvas')?.width > 300")
+        assert not page.get_by_text("failed to load").count() and faults == []
+        browser.close()
+
+
+def test_py3dmol_views_refuse_in_sentences(monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3Dmol", None)
+    with pytest.raises(ValueError, match="pip install py3Dmol"):
+        py3dmol_view(conformers())
+    monkeypatch.undo()
+    pytest.importorskip("py3Dmol")
+    with pytest.raises(ValueError, match="no conformer"):
+        py3dmol_view(conformers(0))
