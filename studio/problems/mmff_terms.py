@@ -74,8 +74,11 @@ def mmff_terms(mol: "Chem.Mol", variant: str = "MMFF94s") -> MMFFTerms:
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    from rdkit import Chem
     from rdkit.Chem import rdForceFieldHelpers
 
+    # On a copy: typing marks the molecule, and a second typing of the same one may come out differently.
+    mol = Chem.Mol(mol)
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant=variant)
     if properties is None:
         raise ValueError(f"{variant} has no type for some atom of this molecule: choose UFF, which knows every element")
