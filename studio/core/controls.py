@@ -5,6 +5,7 @@ __all__ = [
     "Control",
     "Knob",
     "Range",
+    "Value",
     "Words",
     "check",
     "clamp",
@@ -45,10 +46,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Words:
-    """Free text of at most `limit` characters; `examples` are offered to click."""
+    """Free text of at most `limit` characters; `examples` are offered to click, under `names` where they have any."""
 
     limit: int = 500
     examples: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ class MolecularProblem(Protocol):
         ...
 
     @property
+    def fixed(self) -> int:
+        """How many bonds of large rings turn with the whole ring only: for other shapes of it, embed again."""
+        ...
+
+    @property
     def smooth(self) -> bool:
         """Whether there are gradients; else `relaxed` minimises."""
         ...

@@ -13,7 +13,8 @@ What we changed: the paper spreads coordinates; here the correction turns bonds 
 torsion is moved by tenths of a radian where an atom could be moved by hundredths of an angstrom at the same cost. A
 member that has its minimum is in a well, and a first-order constraint cannot leave it: only the ceiling crosses
 barriers, so the other variants (`max`, `sum`, `point`) and the weighted sum (`linear`) are here to compare with.
-Embedding is what costs most: `few` embeds a share of the members, keeps their minima and spreads the others from them.
+Embedding is what costs most: `few` embeds a share of the members, keeps their minima and spreads the others from them;
+the share is a quarter, or that of the bonds that only embedding turns, those of large rings, where it is greater.
 """
 
 __all__ = ["STARTS", "Search", "Shapes", "conformer_search"]
@@ -48,7 +49,7 @@ PATH_MOST = 48
 class Search:
     """Settings: members, where they start (`STARTS`), the method, its steps and ceiling, and the last minimisation.
 
-    `method`: ceiling | max | sum | point | linear, or plain (no spreading). `start`: few (a quarter is embedded, the
+    `method`: ceiling | max | sum | point | linear, or plain (no spreading). `start`: few (a share is embedded, the
     others spread from their minima), all (each is embedded, then spread), one (all from one geometry, its atoms shaken
     by 0.1 angstrom). `width` and `weight` in kcal/mol. `alike`: distance in angstrom under which two are one shape.
     """
@@ -266,7 +267,8 @@ def _embeddings(problem: MolecularProblem, config: Search) -> int:
     if config.start == "one":
         return 1
     spread = config.start == "few" and config.method != "plain" and problem.turning > 0
-    return math.ceil(FEW * config.members) if spread else config.members
+    share = max(FEW, problem.fixed / (problem.fixed + problem.turning)) if spread else 1.0
+    return math.ceil(share * config.members)
 
 
 def _total(problem: MolecularProblem, config: Search) -> int:

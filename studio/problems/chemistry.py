@@ -33,6 +33,7 @@ MOST_CONFORMERS = 1_000
 MOST_STEPS = 100_000
 FAR = 1_000.0
 RING = 5
+LARGE_RING = 8
 # Beyond so many heavy atoms, starting from distances mostly fails and starting from random places works.
 LARGE = 60
 # RDKit's strict definition of a rotatable bond, read on the molecule without hydrogens.
@@ -49,7 +50,7 @@ class Molecule:
 
     `binary` is RDKit's own form of it. `bonds` and `orders` (1, 2, 3 or 1.5) list every bond, `heavy` every atom that
     is not hydrogen; `ranks` are equal for atoms that symmetry exchanges. `torsions` has four atoms a rotatable bond,
-    `rings` four a single bond of a ring of five or more.
+    `rings` four a single bond of a ring of five or more; `large` counts those in no ring smaller than eight.
     `fields` names the force fields that have parameters for it, and `notes` what reading it left out or chose.
     """
 
@@ -64,6 +65,7 @@ class Molecule:
     ranks: Int[np.ndarray, " a"]
     torsions: Int[np.ndarray, "t 4"]
     rings: Int[np.ndarray, "r 4"]
+    large: int
     fields: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -224,6 +226,7 @@ def _described(mol: Any, smiles: str, title: str, notes: tuple[str, ...]) -> Mol
     if not fields:
         raise ValueError(_unknown(whole))
     atoms, bonds = list(whole.GetAtoms()), list(whole.GetBonds())
+    rings, info = _ring_torsions(mol), mol.GetRingInfo()
     return Molecule(
         smiles=smiles,
         title=title,
@@ -235,7 +238,8 @@ def _described(mol: Any, smiles: str, title: str, notes: tuple[str, ...]) -> Mol
         heavy=np.array([atom.GetIdx() for atom in atoms if atom.GetAtomicNum() > 1], dtype=np.int64),
         ranks=np.array(Chem.CanonicalRankAtoms(whole, breakTies=False), dtype=np.int64),
         torsions=_rows(_torsions(mol), 4),
-        rings=_rows(_ring_torsions(mol), 4),
+        rings=_rows(list(rings.values()), 4),
+        large=sum(not any(info.IsBondInRingOfSize(bond, size) for size in range(3, LARGE_RING)) for bond in rings),
         fields=fields,
         notes=notes,
     )
@@ -279,7 +283,7 @@ def _outer(mol: Any, atom: int, other: int) -> int | None:
     return ranked[0].GetIdx() if ranked else None
 
 
-def _ring_torsions(mol: Any) -> list[tuple[int, int, int, int]]:
+def _ring_torsions(mol: Any) -> dict[int, tuple[int, int, int, int]]:
     """Return four atoms of one ring for each single bond of a ring of five or more, the smallest such ring."""
     from rdkit import Chem
 
@@ -290,7 +294,7 @@ def _ring_torsions(mol: Any) -> list[tuple[int, int, int, int]]:
             bond = mol.GetBondBetweenAtoms(second, third)
             if bond.GetBondType() == Chem.BondType.SINGLE:
                 found.setdefault(bond.GetIdx(), (first, second, third, fourth))
-    return [found[index] for index in sorted(found)]
+    return {index: found[index] for index in sorted(found)}
 
 
 def _rows(values: list[Any], width: int) -> Int[np.ndarray, "n w"]:

@@ -46,6 +46,11 @@ class MoleculeShapes:
         return len(self.rotors.atoms) if self.smooth else 0
 
     @property
+    def fixed(self) -> int:
+        """How many bonds are in large rings, whose shape only embedding changes."""
+        return self.molecule.large
+
+    @property
     def skeleton(self) -> Skeleton:
         """What all geometries have in common."""
         return self._skeleton

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
-from studio.core.controls import Choice, Knob, Range, Words
+from studio.core.controls import Choice, Knob, Range, Value, Words
 from studio.core.devices import best_device
 from studio.core.papers import HARMLESS, Paper
 from studio.core.runs import Run
@@ -23,13 +23,14 @@ from studio.studies.conformers_view import molecule_scene, trade_off
 from studio.studies.study import Study
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
-EXAMPLES = (
-    ASPIRIN,
-    "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
-    "COCCOCCOC",
-    "CCOC(=O)C1=C(COCCN)NC(C)=C(C1c1ccccc1Cl)C(=O)OC",
-    "CCC1OC(=O)C(C)C(O)C(C)C(O)C(C)(O)CC(C)C(=O)C(C)C(O)C1(C)O",
-)
+LACTONE = "CC[C@H]1OC(=O)[C@H](C)[C@@H](O)[C@H](C)[C@@H](O)[C@](C)(O)C[C@@H](C)C(=O)[C@H](C)[C@@H](O)[C@]1(C)O"
+EXAMPLES = {
+    "aspirin": ASPIRIN,
+    "ibuprofen": "CC(C)Cc1ccc([C@H](C)C(=O)O)cc1",
+    "diglyme": "COCCOCCOC",
+    "amlodipine": "CCOC(=O)C1=C(COCCN)NC(C)=C([C@@H]1c1ccccc1Cl)C(=O)OC",
+    "a macrolide": LACTONE,
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,13 @@ class Conformers(Study):
         "settle in different minima."
     )
     papers: ClassVar[tuple[Paper, ...]] = (HARMLESS,)
+    files: ClassVar[tuple[str, ...]] = (".sdf", ".mol", ".smi")
 
     molecule: Annotated[
-        str, Words(200_000, EXAMPLES), Knob("Molecule", "a SMILES of at most 2,000 characters, or a mol block")
-    ] = ASPIRIN
+        str,
+        Words(200_000, tuple(EXAMPLES.values()), tuple(EXAMPLES)),
+        Knob("Molecule", "a SMILES of at most 2,000 characters, or a mol block"),
+    ] = EXAMPLES["amlodipine"]
     conformers: Annotated[int, Range(1, 256), Knob("Conformers", "members of the population")] = 24
     method: Annotated[
         str,
@@ -61,7 +65,7 @@ class Conformers(Study):
     start: Annotated[
         str,
         Choice(*STARTS),
-        Knob("Start", "few: a quarter embedded, the others spread from them; all: each embedded; one: one geometry"),
+        Knob("Start", "few: some embedded, the others spread from them; all: each embedded; one: one geometry"),
     ] = "few"
     steps: Annotated[int, Range(1, 500), Knob("Steps", "of spreading; minimising goes on until all rest")] = 30
     width: Annotated[
@@ -118,6 +122,18 @@ class Conformers(Study):
             )  # fmt: skip
             yield from conformer_search(problem, config, self.seed, start)
 
+    @classmethod
+    def opened(cls, data: bytes) -> tuple[dict[str, Value], str]:
+        """Return the SMILES of the first molecule of a MOL, SDF or SMILES file, stereochemistry from its coordinates.
+
+        Raises `ValueError`, in one sentence, for what is no molecule.
+        """
+        with Chemist() as chemist:
+            molecule = chemist.read(data.decode("utf-8", "replace"))
+        name = molecule.title or molecule.smiles
+        said = f"Read {name[:80]}: {len(molecule.heavy)} heavy atoms, {len(molecule.torsions)} bonds that turn."
+        return {"molecule": molecule.smiles}, " ".join((said, *molecule.notes))
+
     def view(self, snapshot: Shapes) -> tuple[Scene, ...]:
         """Return the molecule in space, at the end the trade-off of energy and difference, and the energies so far."""
         scene = molecule_scene(snapshot, self.alike)
@@ -137,8 +153,8 @@ class Conformers(Study):
     def forecast(self) -> str:
         """Return what a run needs: seconds, mostly RDKit's first geometries."""
         return (
-            f"{self.conformers} conformers on the CPU: seconds for a drug; a large ring or a hundred atoms take RDKit "
-            "up to minutes to embed."
+            f"{self.conformers} conformers: seconds for a drug; RDKit may take minutes to embed a hundred atoms. "
+            + ("RDKit minimises them." if self.field == "UFF" else "Minimised by our own MMFF94, faster than RDKit's.")
         )
 
     def baseline(self) -> "Conformers | None":

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints
 
 from torch import nn
 
-from studio.core.controls import Knob, Range, check
+from studio.core.controls import Knob, Range, Value, check
 from studio.core.papers import Paper
 from studio.core.runs import Run
 from studio.core.snapshots import Snapshot
@@ -29,6 +29,7 @@ class Study(ABC):
     shelf: ClassVar[str] = "More"
     summary: ClassVar[str]
     papers: ClassVar[tuple[Paper, ...]]
+    files: ClassVar[tuple[str, ...]] = ()
 
     seed: Annotated[int, Range(0, 2**31 - 1), Knob("Seed", "the same seed gives the same bytes")] = 7
 
@@ -55,6 +56,14 @@ class Study(ABC):
     def network(self, snapshot: Any) -> tuple[nn.Module, tuple[Edit, ...]] | None:
         """Return the network that a snapshot holds and the edits that grew or pruned it; None where it holds none."""
         return None
+
+    @classmethod
+    def opened(cls, data: bytes) -> tuple[dict[str, Value], str]:
+        """Return the knobs that a file of the user's sets, and a sentence on what was read; for studies with `files`.
+
+        Raises `ValueError`, in one sentence, for a file that is none of them.
+        """
+        raise ValueError(f"{cls.title} opens no files")
 
     def baseline(self) -> "Study | None":
         """Return the plain version of this study to compare it with on the same seed, where there is one."""

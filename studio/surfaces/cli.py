@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 STOPPED = 130
 WORKING = ("run", "resume", "replay")
+# Help needs no worker, nor does a file of molecules, which this process works on itself.
+WITHOUT = ("-h", "--help", "--smiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 a refused wish, 2 bad usage, 130 stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] and words[0] in WORKING and not {"-h", "--help"} & set(words):
+        if words[:1] and words[0] in WORKING and not any(word.startswith(WITHOUT) for word in words):
             _call_worker()
         from studio.surfaces.cli_commands import parser
 

@@ -11,7 +11,7 @@ from studio.core.controls import Choice, Control, Range, Words, controls
 from studio.core.papers import bibtex
 from studio.desk.exports import FORMATS
 from studio.studies.study import Study
-from studio.surfaces import cli_runs
+from studio.surfaces import cli_molecules, cli_runs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +61,7 @@ def _add_study(parser: argparse.ArgumentParser, study: type[Study]) -> None:
     kinds = ", ".join(f".{kind}" for kind in FORMATS)
     parser.add_argument("--out", type=Path, help=f"where the result goes; its ending says what it is ({kinds})")
     parser.add_argument("--detach", action="store_true", help="only hand it in and print its id")
+    cli_molecules.add_options(parser, study)
     parser.set_defaults(act=cli_runs.run, study=study)
 
 

@@ -16,13 +16,18 @@ from studio.desk.exports import FORMATS, export, file_name
 from studio.desk.store import Row
 from studio.files.archive import write_whole
 from studio.studies.study import Study
+from studio.surfaces import cli_molecules
 
 STOPPED = 130
 OWNER = "terminal"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hand a study in and watch it to its end; Ctrl-C stops it and keeps what there is."""
+    """Hand a study in and watch it to its end, or run it on a file of molecules; Ctrl-C keeps what there is."""
+    if options.smiles_file is not None:
+        return cli_molecules.run(options)
+    if cli_molecules.takes_molecules(options.study) and (options.fresh or options.patience is not None):
+        raise ValueError("--fresh and --patience are for a file of molecules: give it as --smiles-file")
     study_type: type[Study] = options.study
     study = study_type(**{control.name: getattr(options, control.name) for control in controls(study_type)})
     out: Path | None = options.out

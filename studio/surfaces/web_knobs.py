@@ -32,8 +32,8 @@ def examples(control: Control, box: Component) -> None:
     if not isinstance(control.bound, Words) or not control.bound.examples:
         return
     with gr.Row(elem_classes="st-chips"):
-        for example in control.bound.examples:
-            chip = gr.Button(example, size="sm", min_width=0, elem_classes="st-chip")
+        for name, example in zip(control.bound.names or control.bound.examples, control.bound.examples, strict=True):
+            chip = gr.Button(name, size="sm", min_width=0, elem_classes="st-chip")
             chip.click(None, None, box, js=f"() => {json.dumps(example)}", api_visibility="private")
 
 

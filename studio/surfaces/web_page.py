@@ -16,6 +16,7 @@ from studio.render.members import KEEP_CHOICE
 from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
+from studio.surfaces.web_files import file_drop, wire_drop
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
 from studio.surfaces.web_knobs import component, examples
@@ -294,6 +295,7 @@ def _desk(
         if isinstance(control.bound, Words) and not control.knob.advanced:
             made[control.name] = component(control)
             examples(control, made[control.name])
+    drop = file_drop(study)
     with gr.Row(elem_classes="st-buttons"):
         buttons = {
             "run": gr.Button("Run", variant="primary", size="md", min_width=0),
@@ -313,6 +315,7 @@ def _desk(
         with gr.Accordion("Advanced", open=False):
             for control in hidden:
                 made[control.name] = component(control)
+    wire_drop(drop, study, [made[control.name] for control in every], forecast)
     return tuple(made[control.name] for control in every), buttons, forecast, compare, slow
 
 
