@@ -20,6 +20,7 @@ the share is a quarter, or that of the bonds that only embedding turns, those of
 __all__ = ["STARTS", "Search", "Shapes", "conformer_search"]
 
 import math
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,10 +110,10 @@ def conformer_search(problem: MolecularProblem, config: Search, seed: int, start
 def _first(problem: MolecularProblem, config: Search, seed: int) -> Shapes:
     wanted = _embeddings(problem, config)
     found = problem.embedded(0, min(AT_A_TIME, wanted))
-    empty = found.new_zeros(0)
+    energies, empty = problem.energies(found), found.new_zeros(0)
     blank = Shapes(
         step=0, total=_total(problem, config), phase="embedding", skeleton=problem.skeleton, positions=found,
-        energies=empty, at_rest=empty, seeds=0, rounds=0, base=found[:0], spread=None,
+        energies=energies, at_rest=torch.zeros_like(energies), seeds=0, rounds=0, base=found[:0], spread=None,
         distances=found.new_zeros(0, 0), path=found[None, :0][:0], stride=1, lowest=empty, mean=empty, gaps=empty,
     )  # fmt: skip
     return _embedded(problem, config, seed, blank, found, min(AT_A_TIME, wanted))
@@ -142,17 +143,14 @@ def _relax(problem: MolecularProblem, config: Search, seed: int, now: Shapes) ->
 
 def _spread(problem: MolecularProblem, config: Search, seed: int, now: Shapes) -> Shapes:
     """Return the members after one harmless step over the turns of their bonds."""
-    if now.spread is None:
-        now = _spreading(problem, config, seed, now)
-    assert now.spread is not None
-    population = problem.turns(now.base)
-    run = harmless(population, now.spread.points, _harmless(config), now.spread)
-    next(run)
-    step = next(run)
-    run.close()
-    found = torch.cat([now.positions[: now.seeds], problem.turned(now.base, step.points)])
+    seeds, base, spread = (now.seeds, now.base, now.spread) if now.spread else _spreading(problem, config, seed, now)
+    with closing(harmless(problem.turns(base), spread.points, _harmless(config), spread)) as run:
+        next(run)
+        step = next(run)
+    found = torch.cat([now.positions[:seeds], problem.turned(base, step.points)])
     phase = "settling" if step.step >= config.steps else "spreading"
-    return replace(_drawn(problem, now, found, phase=phase, rounds=0), spread=step, gaps=step.gaps)
+    moved = _drawn(problem, now, found, phase=phase, rounds=0)
+    return replace(moved, seeds=seeds, base=base, spread=step, gaps=step.gaps)
 
 
 def _settle(problem: MolecularProblem, config: Search, seed: int, now: Shapes) -> Shapes:
@@ -162,19 +160,16 @@ def _settle(problem: MolecularProblem, config: Search, seed: int, now: Shapes) -
 _PHASES = {"embedding": _embed, "relaxing": _relax, "spreading": _spread, "settling": _settle}
 
 
-def _spreading(problem: MolecularProblem, config: Search, seed: int, now: Shapes) -> Shapes:
-    """Return the population at the start of its spreading: which geometries turn, and a first small turn of each."""
+def _spreading(problem: MolecularProblem, config: Search, seed: int, now: Shapes) -> tuple[int, Tensor, Spread]:
+    """Return how spreading begins: how many minima are kept, which geometries turn, and a first small turn of each."""
     seeds = len(now.positions) if config.start == "few" else 0
     base = now.positions
     if seeds:
         base = now.positions[torch.arange(config.members - seeds, device=base.device) % seeds]
-    population = problem.turns(base)
     generator = generator_from(seed, "kick")
     kick = KICK * torch.randn(len(base), problem.turning, generator=generator, dtype=torch.float64)
-    begin = harmless(population, kick.to(base), _harmless(config))
-    first = next(begin)
-    begin.close()
-    return replace(now, seeds=seeds, base=base, spread=first, positions=torch.cat([now.positions[:seeds], base]))
+    with closing(harmless(problem.turns(base), kick.to(base), _harmless(config))) as run:
+        return seeds, base, next(run)
 
 
 def _minimised(problem: MolecularProblem, config: Search, now: Shapes, after: str) -> Shapes:

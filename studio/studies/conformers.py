@@ -4,6 +4,7 @@ __all__ = ["Conformers"]
 
 import dataclasses
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -120,7 +121,9 @@ class Conformers(Study):
                 self.molecule, self.field, self.seed, chemist,
                 max_heavy=self.heavy, seconds=self.seconds, device=str(best_device(self.device)),
             )  # fmt: skip
-            yield from conformer_search(problem, config, self.seed, start)
+            with closing(conformer_search(problem, config, self.seed, start)) as search:
+                for snapshot in search:  # noqa: UP028
+                    yield snapshot
 
     @classmethod
     def opened(cls, data: bytes) -> tuple[dict[str, Value], str]:

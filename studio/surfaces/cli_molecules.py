@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"studio: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"studio: {error}: what is whole is kept, run it again once this is mended", file=sys.stderr)
+        said = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
+        print(f"studio: {said}; what is whole is kept, run it again once this is mended", file=sys.stderr)
     return MISUSE
 
 
@@ -188,7 +189,7 @@ def _outcome(study: Study, item: Item, patience: float, write: Callable[[Molecul
     except ValueError as error:
         return b"", clean(str(error), REASON)
     except Exception as error:
-        said = clean(f"{type(error).__name__}: {error}", REASON)
+        said = clean(f"{type(error).__name__}: {error}", REASON // 2)
         return b"", f"the search broke off ({said}): give another molecule"
 
 
