@@ -1,8 +1,10 @@
 """The one place that knows which device there is and how much memory it has."""
 
-__all__ = ["best_device", "free_memory"]
+__all__ = ["best_device", "free_memory", "one_thread"]
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,6 +21,20 @@ def best_device(name: str = "auto") -> torch.device:
     if name not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
     return torch.device(name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work with one thread inside: for small tensors, which more threads slow down and sum up differently.
+
+    The setting belongs to the whole process, so nothing may be yielded inside.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def free_memory(device: torch.device) -> int:

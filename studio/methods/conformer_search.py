@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from studio.core.devices import one_thread
 from studio.core.molecules import MolecularProblem, Skeleton
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
@@ -100,10 +101,12 @@ def conformer_search(problem: MolecularProblem, config: Search, seed: int, start
 
     Raises `ValueError` where no geometry can be embedded at all.
     """
-    now = start if start is not None else _first(problem, config, seed)
+    with one_thread():
+        now = start if start is not None else _first(problem, config, seed)
     yield now
     while now.phase != "done":
-        now = _PHASES[now.phase](problem, config, seed, now)
+        with one_thread():
+            now = _PHASES[now.phase](problem, config, seed, now)
         yield now
 
 

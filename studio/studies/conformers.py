@@ -99,7 +99,7 @@ class Conformers(Study):
     ] = 1e-2
     heavy: Annotated[int, Range(1, 300), Knob("Heavy atoms", "larger molecules are refused", advanced=True)] = 150
     seconds: Annotated[
-        float, Range(1.0, 600.0), Knob("Patience", "seconds RDKit has for each of its answers", advanced=True)
+        float, Range(1.0, 600.0), Knob("RDKit's clock", "seconds it has for each of its answers", advanced=True)
     ] = 30.0
     device: Annotated[str, Choice("auto", "cpu", "cuda"), Knob("Device", advanced=True)] = "cpu"
 

@@ -5,7 +5,8 @@
 The molecules are worked on one after another in this process, and not handed to the desk: a thousand runs would fill
 its queue, and its store with films that nobody watches. One thread does it: the tensors of a molecule are small, more
 threads only wait for one another, and the bytes are the same whatever number of cores there is. What is done is kept
-in `out.sdf.part` (see `cli_molecules_kept`): the same command goes on where it was stopped or killed.
+in `out.sdf.part` (see `cli_molecules_kept`): the same command goes on where it was stopped or killed, and the bytes
+come out as if nothing had, unless a clock ends a molecule that it had not ended before.
 """
 
 __all__ = ["add_options", "run", "takes_molecules"]

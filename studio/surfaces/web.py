@@ -29,7 +29,7 @@ from studio.surfaces.web_gallery import ARROWS, Rows, rows_of
 from studio.surfaces.web_gradio import Base, Soft, gr
 from studio.surfaces.web_guard import LOOPBACK, Guard, trusted_hosts
 from studio.surfaces.web_html import say
-from studio.surfaces.web_page import QUIET, Page, study_page
+from studio.surfaces.web_page import QUIET, SAYING, Page, study_page
 from studio.surfaces.web_programs import programs
 from studio.surfaces.web_runs import runs_page
 from studio.surfaces.web_visitor import Visitors
@@ -181,7 +181,7 @@ def _join(demo: gr.Blocks, pages: list[Page], rows: Rows) -> None:
     def opened(request: gr.Request) -> dict[Any, Any]:
         return link_updates(pages, rows, dict(request.query_params))
 
-    demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **QUIET)
+    demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **SAYING)
     demo.load(None, None, None, js=ARROWS, api_visibility="private")
     for page in pages:
         demo.load(page.refresh, list(page.knobs), [page.forecast, page.link], **QUIET)
@@ -189,7 +189,7 @@ def _join(demo: gr.Blocks, pages: list[Page], rows: Rows) -> None:
         def dropped(path: str | None, page: Page = page) -> dict[Any, Any]:
             return drop_updates(pages, rows, page, path)
 
-        page.upload.upload(dropped, page.upload, restored, **QUIET)
+        page.upload.upload(dropped, page.upload, restored, **SAYING)
 
 
 def link_updates(pages: list[Page], rows: Rows | None, query: Mapping[str, str]) -> dict[Any, Any]:

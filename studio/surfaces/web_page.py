@@ -1,6 +1,6 @@
 """One study as a page: its knobs on one side, the growing picture on the other, nothing that only one study knows."""
 
-__all__ = ["QUIET", "Page", "Updates", "study_page"]
+__all__ = ["QUIET", "SAYING", "Page", "Updates", "study_page"]
 
 import inspect
 import time
@@ -16,7 +16,7 @@ from studio.render.members import KEEP_CHOICE
 from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
 from studio.studies.study import Study
-from studio.surfaces.web_files import file_drop, wire_drop
+from studio.surfaces.web_files import file_button, wire_file
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import EMPTY_STAGE, alert_html, header_html, idle_html, say, working_html
 from studio.surfaces.web_knobs import component, examples
@@ -36,6 +36,8 @@ from studio.surfaces.web_visitor import Visitors
 SLOW = 10.0
 FIGURE_GAP = 0.3
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# Only what goes through the queue may say something with `gr.Info` or `gr.Warning`.
+SAYING: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 # The address of the page carries the run: another device finds it again, and so does a reload, which Gradio does by
 # itself when a lost connection is back.
 KEEP_ADDRESS = """id => {
@@ -295,7 +297,7 @@ def _desk(
         if isinstance(control.bound, Words) and not control.knob.advanced:
             made[control.name] = component(control)
             examples(control, made[control.name])
-    drop = file_drop(study)
+    opener = file_button(study)
     with gr.Row(elem_classes="st-buttons"):
         buttons = {
             "run": gr.Button("Run", variant="primary", size="md", min_width=0),
@@ -315,7 +317,7 @@ def _desk(
         with gr.Accordion("Advanced", open=False):
             for control in hidden:
                 made[control.name] = component(control)
-    wire_drop(drop, study, [made[control.name] for control in every], forecast)
+    wire_file(opener, study, [made[control.name] for control in every])
     return tuple(made[control.name] for control in every), buttons, forecast, compare, slow
 
 
