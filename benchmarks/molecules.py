@@ -14,6 +14,7 @@ from rdkit import rdBase
 from benchmarks.molecules_data import GEOM_SETS, SETS, missing
 from benchmarks.molecules_exact import parity, throughput
 from benchmarks.molecules_hostile import hostile
+from benchmarks.molecules_plot import plot
 from benchmarks.molecules_population import collapsed, population
 from benchmarks.record import write_record
 
@@ -51,4 +52,6 @@ def main(arguments: list[str]) -> int:
                 found = measures[part]()
                 if found:
                     write_record("molecules", COMMAND, list(range(options.seeds)), found)
+                if part == "population" and found:
+                    plot()
     return 0

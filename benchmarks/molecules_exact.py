@@ -32,8 +32,8 @@ def parity(folder: Path) -> dict[str, Any]:
     """Return the largest differences in energy and gradient, a set and a variant, over every molecule MMFF can type.
 
     Three geometries a molecule: its reference conformer, or one that ETKDGv3 embeds where there is none, about its
-    centre, with normal noise of 0.05 angstrom. RDKit's `CalcGrad(positions)` takes distances from the last `CalcEnergy`, so that
-    each gradient is asked for right after the energy of the same geometry.
+    centre, with normal noise of 0.05 angstrom. RDKit's `CalcGrad(positions)` takes distances from the last
+    `CalcEnergy`, so that each gradient is asked for right after the energy of the same geometry.
     """
     rows: dict[str, Any] = {}
     for name, molecules in _sets(folder):
