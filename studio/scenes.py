@@ -195,8 +195,8 @@ class Molecules:
 
     `symbols` are the atoms' elements, `charges` their formal charges; `bonds` pairs of atoms with their `orders`
     (1, 2, 3; 1.5 where aromatic). `energies` are kcal/mol above `lowest`, in the force field called `field`; `captions`
-    say a line about each conformer. `groups` gives conformers that are one shape the same number. `path` holds the
-    conformers at k moments of the run, oldest first (none where nothing moved).
+    say a line about each conformer. `groups` gives conformers that are one shape the same number, -1 where that is not
+    known yet. `path` holds the conformers at k moments of the run, oldest first (none where nothing moved).
     """
 
     title: str

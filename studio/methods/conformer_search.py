@@ -45,6 +45,8 @@ SHAKE = 0.1
 RATE = 3e-3
 PATH_BYTES = 2 * 2**20
 PATH_MOST = 48
+# Members times atoms: a snapshot of more would not be kept.
+MOST_PLACES = 90_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Shapes(Snapshot):
 def conformer_search(problem: MolecularProblem, config: Search, seed: int, start: Shapes | None = None) -> Run[Shapes]:
     """Yield the first geometries and then every step; `start` is a snapshot to go on from.
 
-    Raises `ValueError` where no geometry can be embedded at all.
+    Raises `ValueError` where no geometry can be embedded at all, and for more atoms in all than a snapshot holds.
     """
     with one_thread():
         now = start if start is not None else _first(problem, config, seed)
@@ -111,7 +113,10 @@ def conformer_search(problem: MolecularProblem, config: Search, seed: int, start
 
 
 def _first(problem: MolecularProblem, config: Search, seed: int) -> Shapes:
-    wanted = _embeddings(problem, config)
+    wanted, atoms = _embeddings(problem, config), len(problem.skeleton.numbers)
+    if config.members * atoms > MOST_PLACES:
+        most = MOST_PLACES // atoms
+        raise ValueError(f"{config.members} conformers of {atoms} atoms are too many to keep: choose at most {most}")
     found = problem.embedded(0, min(AT_A_TIME, wanted))
     energies, empty = problem.energies(found), found.new_zeros(0)
     blank = Shapes(
@@ -250,9 +255,10 @@ def _sentence(now: Shapes, config: Search) -> str:
         if all(now.distances[index, other] >= config.alike for other in kept):
             kept.append(index)
     n, shapes = len(now.energies), len(kept)
+    members, kinds = "conformer" if n == 1 else "conformers", "shape" if shapes == 1 else "different shapes"
     span = now.energies[-1].item() - now.energies[0].item()
     moving = n - int(now.at_rest.sum())
-    found = f"{n} conformers, {shapes} {'shape' if shapes == 1 else 'different shapes'} within {span:.1f} kcal/mol"
+    found = f"{n} {members}, {shapes} {kinds} within {span:.1f} kcal/mol"
     return found + (f"; {moving} had not come to rest after {config.rounds:,} rounds" if moving else "")
 
 

@@ -99,7 +99,8 @@ def descend(
     n, d = start.points.shape
     share = n if curvature is None else max(1, AT_ONCE // (d * d))
     for members in torch.nonzero(~small)[:, 0].split(max(1, share)):
-        now = _together(objective, now, members, config, curvature)
+        if len(members):
+            now = _together(objective, now, members, config, curvature)
     return now
 
 
@@ -127,9 +128,16 @@ def _begin(
 ) -> _Batch:
     inverse = points.new_zeros(0)
     if curvature is not None:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature(points).float()))
+        inverse = _inverse(curvature(points).float())
     direction, decline, step = _aim(-_scaled(slopes, inverse), slopes, config.reach)
     return _Batch(members, points, losses, slopes, direction, decline, step, (), (), (), inverse)
+
+
+def _inverse(curvature: Tensor) -> Tensor:
+    """Return the inverse of each curvature; the identity where one is too extreme for single precision."""
+    factors, failed = torch.linalg.cholesky_ex(curvature)
+    same = torch.eye(curvature.shape[1], dtype=curvature.dtype, device=curvature.device)
+    return torch.cholesky_inverse(torch.where((failed > 0)[:, None, None], same, factors))
 
 
 def _round(objective: Objective, batch: _Batch, reach: float) -> _Batch:

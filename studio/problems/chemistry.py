@@ -172,18 +172,13 @@ def rmsd_matrix(
 
     The least over rotations and over the molecule's own symmetries, of which `max_matches` are tried.
     """
-    from rdkit import Chem, rdBase
-    from rdkit.Chem import rdMolAlign
+    from rdkit import rdBase
 
-    mol = _with_conformers(molecule, positions, molecule.fields[0])
-    distances = np.zeros((len(positions), len(positions)))
-    if len(positions) > 1:
-        with rdBase.BlockLogs():
-            heavy = Chem.RemoveAllHs(mol)
-            pairs = rdMolAlign.GetAllConformerBestRMS(heavy, 1, None, max_matches)
-        rows, columns = np.tril_indices(len(positions), -1)
-        distances[rows, columns] = distances[columns, rows] = pairs
-    return distances
+    from studio.problems.conformer_metrics import self_rmsd
+
+    _check_positions(molecule, positions)
+    with rdBase.BlockLogs():
+        return self_rmsd(rdkit_mol(molecule), positions, max_matches)
 
 
 def superposed(molecule: Molecule, positions: Float[np.ndarray, "n a 3"]) -> Float64[np.ndarray, "n a 3"]:

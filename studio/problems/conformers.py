@@ -6,6 +6,7 @@ and angles stay as they are and barriers are only those of torsions and contacts
 
 __all__ = ["Rotors", "Turns", "rotors"]
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,16 +115,20 @@ class _Turned(torch.autograd.Function):
         return torques * grads[0][:, None], None
 
 
-def rotors(atoms: Int[Tensor, "t 4"], bonds: Int[Tensor, "b 2"], ranks: Int[Tensor, " a"]) -> Rotors:
+def rotors(
+    atoms: Int[Tensor, "t 4"], bonds: Int[Tensor, "b 2"], kinds: Float[Tensor, " b"], ranks: Int[Tensor, " a"]
+) -> Rotors:
     """Return the rotors of the torsions in `atoms`, each turning the smaller side of its bond.
 
-    `ranks` are equal for atoms that symmetry exchanges. Raises `ValueError` for a torsion around a bond of a ring.
+    `kinds` are the orders of the bonds (1, 1.5, 2, 3); `ranks` are equal for atoms that symmetry exchanges. Raises
+    `ValueError` for a torsion around a bond of a ring.
     """
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     count, ends = len(ranks), bonds.numpy()
+    flat = {int(atom) for atom in ends[kinds.numpy() > 1].ravel()}
     rows, moved, orders = [], [], []
     for torsion in atoms.tolist():
         _, start, end, _ = torsion
@@ -136,7 +141,7 @@ def rotors(atoms: Int[Tensor, "t 4"], bonds: Int[Tensor, "b 2"], ranks: Int[Tens
             torsion, start, end = torsion[::-1], end, start
         rows.append(torsion)
         moved.append(part == part[end])
-        orders.append(_order(ends, ranks.numpy(), start, end) * _order(ends, ranks.numpy(), end, start))
+        orders.append(math.lcm(*(_order(ends, ranks.numpy(), flat, *way) for way in ((start, end), (end, start)))))
     return Rotors(
         torch.tensor(rows, dtype=torch.long).reshape(-1, 4),
         torch.from_numpy(np.array(moved, dtype=bool).reshape(-1, count)),
@@ -144,8 +149,13 @@ def rotors(atoms: Int[Tensor, "t 4"], bonds: Int[Tensor, "b 2"], ranks: Int[Tens
     )
 
 
-def _order(bonds: Any, ranks: Any, start: int, end: int) -> int:
-    """Return the symmetry of the end of a bond: how many like neighbours it has there, 1 where they differ."""
+def _order(bonds: Any, ranks: Any, flat: set[int], start: int, end: int) -> int:
+    """Return the symmetry of the end of a bond: how many like neighbours it has there, 1 where they differ.
+
+    Two like neighbours are exchanged by half a turn only where they lie in a plane with the bond: on an atom with a
+    multiple bond, and not on the pyramid of an amine.
+    """
     touching = bonds[(bonds == end).any(axis=1)]
     others = [int(a + b - end) for a, b in touching if start not in (a, b)]
-    return len(others) if others and len({int(ranks[other]) for other in others}) == 1 else 1
+    alike = len({int(ranks[other]) for other in others}) == 1
+    return len(others) if alike and (len(others) != 2 or end in flat) else 1

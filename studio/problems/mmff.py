@@ -68,9 +68,7 @@ class MMFF:
         self, positions_angstrom: Float[Tensor, "n a 3"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n a 3"]]:
         """Return energies in kcal/mol and gradients in kcal/mol/angstrom, neither differentiable."""
-        positions = positions_angstrom.detach()
-        if positions.shape[1] != self.atoms:
-            raise ValueError(f"positions must have {self.atoms} atoms, as the molecules do; got {positions.shape[1]}")
+        positions = self._checked(positions_angstrom)
         if positions.device.type == "cpu":
             return self._fused(positions)
         return self._tensors(positions.device, positions.dtype).with_gradients(positions)
@@ -84,12 +82,20 @@ class MMFF:
             raise ValueError(f"curvature is of one molecule, got {len(self.molecules)}: take them one by one")
         from studio.problems.mmff_curvature import curvature
 
-        found = curvature(self._fused_terms[0], positions_angstrom.detach().double().cpu().contiguous().numpy())
+        positions = self._checked(positions_angstrom)
+        found = curvature(self._fused_terms[0], positions.double().cpu().contiguous().numpy())
         return torch.from_numpy(found).to(positions_angstrom)
 
     def tensor_terms(self, like: Tensor) -> TensorTerms:
         """Return the interactions as tensors of a type and on a device: what runs anywhere but on a processor."""
         return self._tensors(like.device, like.dtype)
+
+    def _checked(self, positions: Tensor) -> Tensor:
+        """Return positions without their graph; a compiled pass would read and write beyond those that do not fit."""
+        if positions.ndim != 3 or positions.shape[1:] != (self.atoms, 3):
+            has = " x ".join(map(str, positions.shape))
+            raise ValueError(f"positions must have {self.atoms} atoms, as the molecules do; got {has}")
+        return positions.detach()
 
     def _tensors(self, device: torch.device, dtype: torch.dtype) -> TensorTerms:
         key = (str(device), dtype)

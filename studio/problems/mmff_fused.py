@@ -79,8 +79,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @no_type_check
 def _all_terms(positions, terms, energies, gradients):
     count, atoms, _ = positions.shape
-    x, g = np.empty((3, atoms)), np.empty((3, atoms))
-    push = np.empty(atoms)
+    # One block, as the compiler guards its loops by where these lie to each other: apart, the last bits of a sum would
+    # depend on the heap.
+    block = np.empty((7, atoms))
+    x, g, push = block[:3], block[3:6], block[6]
     for b in range(count):
         for a in range(atoms):
             for d in range(3):

@@ -73,7 +73,8 @@ class TensorTerms:
         ]  # fmt: skip
         energies = [energy for energy, _ in found]
         vectors = torch.cat([slope for _, slopes in found for slope in slopes])
-        gradient = gradient + (vectors[self.slots] * self.signs).sum(dim=1)
+        if len(vectors):
+            gradient = gradient + (vectors[self.slots] * self.signs).sum(dim=1)
         return self.owners @ met + self.bonded_owners @ torch.cat(energies), gradient
 
 

@@ -76,8 +76,8 @@ class MoleculeShapes:
     def rotors(self) -> Rotors:
         """The bonds that turn."""
         molecule = self.molecule
-        found = rotors(*(torch.from_numpy(part) for part in (molecule.torsions, molecule.bonds, molecule.ranks)))
-        return found.to(self.device)
+        parts = (molecule.torsions, molecule.bonds, molecule.orders, molecule.ranks)
+        return rotors(*(torch.from_numpy(part) for part in parts)).to(self.device)
 
     def embedded(self, first: int, count: int) -> Float[Tensor, "k a 3"]:
         """Return geometries number `first` and following; a `ValueError` where none of the first can be found."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.render.molecules_picture import ELEMENTS, OTHER, energy_colours, orientation
-from studio.render.molecules_text import clean, kekulised, ranked
+from studio.render.molecules_text import clean, group_word, kekulised, ranked
 from studio.scenes import Molecules
 
 # More than so many coordinates of a path are not sent: every other moment, or fewer, then tells the story.
@@ -103,10 +103,11 @@ def view_json(scene: Molecules) -> str:
 
 def _summary(scene: Molecules) -> str:
     """Return the formula, how many conformers and shapes there are, and in which force field."""
-    n, shapes = len(scene.positions), len(np.unique(scene.groups))
+    n, shapes = len(scene.positions), len(np.unique(scene.groups)) if (scene.groups >= 0).all() else 0
     if not n:
         return "No conformer yet."
-    many = f"{n} conformers in {shapes} {'shape' if shapes == 1 else 'shapes'}" if n > 1 else "1 conformer"
+    known = f" in {shapes} {'shape' if shapes == 1 else 'shapes'}" if shapes else ""
+    many = f"{n} conformers{known}" if n > 1 else "1 conformer"
     lowest = f"lowest energy {scene.lowest:.2f} kcal/mol".replace("-", "−") if math.isfinite(scene.lowest) else ""
     field = _say(clean(scene.field, TITLE))
     end = ", ".join(part for part in (field, lowest) if part)
@@ -170,7 +171,7 @@ def _table(scene: Molecules, group: str) -> str:
             f'<tr data-conformer="{index}"><td><label><input type="radio" name="conformer-{_say(group)}" '
             f'value="{index}" aria-label="{told}">{place}</label></td>'
             f'<td><i style="background:rgb({red} {green} {blue})"></i>{number}</td>'
-            f"<td>{int(scene.groups[index]) + 1}</td></tr>"
+            f"<td>{group_word(int(scene.groups[index]))}</td></tr>"
         )
     return (
         '<div class="st-mol-scroll"><table><thead><tr><th scope="col">rank</th><th scope="col">above the lowest'

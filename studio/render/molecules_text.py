@@ -1,6 +1,6 @@
 """Conformers as text that other programs read: SDF with energies, and XYZ; no word of a person leaves its line."""
 
-__all__ = ["clean", "kekulised", "ranked", "sdf_text", "xyz_text"]
+__all__ = ["clean", "group_word", "kekulised", "ranked", "sdf_text", "xyz_text"]
 
 import math
 import re
@@ -42,7 +42,7 @@ def sdf_text(scene: Molecules) -> str:
             "ENERGY_KCAL_PER_MOL": f"{float(scene.energies[index]):.6f}",
             "LOWEST_ENERGY_KCAL_PER_MOL": f"{scene.lowest:.6f}",
             "RANK": str(int(ranks[index]) + 1),
-            "GROUP": str(int(scene.groups[index]) + 1),
+            "GROUP": group_word(int(scene.groups[index])),
             "FORCE_FIELD": clean(scene.field, TITLE),
             "SMILES": clean(scene.smiles, VALUE),
         }
@@ -50,6 +50,11 @@ def sdf_text(scene: Molecules) -> str:
         head = [title, f"  studio  {'':10}3D", "", counts]
         records += [*head, *atoms, *table, *charges, "M  END", *properties, "$$$$"]
     return "".join(f"{line}\n" for line in records)
+
+
+def group_word(group: int) -> str:
+    """Return the number of a group as people count, a dash where it is not known."""
+    return str(group + 1) if group >= 0 else "-"
 
 
 def xyz_text(scene: Molecules) -> str:

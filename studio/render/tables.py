@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 
-from studio.render.molecules_text import ranked
+from studio.render.molecules_text import group_word, ranked
 from studio.scenes import Curves, Matrix, Members, Molecules, Network, Scene
 
 HEADER = ("curve", "series", "x", "y")
@@ -47,7 +47,7 @@ def csv_text(scenes: Sequence[Scene]) -> str:
             order = ranked(scene)
             pairs = zip(scene.energies[order].tolist(), scene.groups[order].tolist(), strict=True)
             table.writerows(
-                (_words(scene.title), f"rank {rank}", _number(energy), str(group + 1))
+                (_words(scene.title), f"rank {rank}", _number(energy), group_word(group))
                 for rank, (energy, group) in enumerate(pairs, start=1)
             )
     return buffer.getvalue()

@@ -94,7 +94,7 @@ class Conformers(Study):
     ] = 1500
     tolerance: Annotated[
         float,
-        Range(1e-6, 1.0, log=True),
+        Range(1e-5, 1.0, log=True),
         Knob("Rest", "largest force on an atom at rest, kcal/mol/ångström", advanced=True),
     ] = 1e-2
     heavy: Annotated[int, Range(1, 300), Knob("Heavy atoms", "larger molecules are refused", advanced=True)] = 150
@@ -135,7 +135,8 @@ class Conformers(Study):
             molecule = chemist.read(data.decode("utf-8", "replace"))
         name = molecule.title or molecule.smiles
         said = f"Read {name[:80]}: {len(molecule.heavy)} heavy atoms, {len(molecule.torsions)} bonds that turn."
-        return {"molecule": molecule.smiles}, " ".join((said, *molecule.notes))
+        notes = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in molecule.notes)
+        return {"molecule": molecule.smiles}, " ".join((said, *notes))
 
     def view(self, snapshot: Shapes) -> tuple[Scene, ...]:
         """Return the molecule in space, at the end the trade-off of energy and difference, and the energies so far."""

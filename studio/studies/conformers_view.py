@@ -39,7 +39,7 @@ def trade_off(snapshot: Shapes, scene: Molecules) -> Members:
     """Return each conformer's energy against its distance to the nearest other one."""
     nearest = _nearest(snapshot.distances.double().cpu().numpy())
     captions = tuple(
-        f"{caption}, the nearest other one {gap:.2f} Å away"
+        f"{caption}, the nearest other one {gap:.2f} Å away" if len(nearest) > 1 else caption
         for caption, gap in zip(scene.captions, nearest.tolist(), strict=True)
     )
     return Members(
@@ -49,9 +49,9 @@ def trade_off(snapshot: Shapes, scene: Molecules) -> Members:
 
 
 def _groups(snapshot: Shapes, energies: Float[np.ndarray, " n"], alike: float) -> np.ndarray:
-    """Return each member's shape; before the end, when distances are not known yet, each has its own."""
+    """Return each member's shape, -1 before the end, when distances are not known yet."""
     if not snapshot.distances.numel():
-        return np.arange(len(energies), dtype=np.int64)
+        return np.full(len(energies), -1, dtype=np.int64)
     return groups(snapshot.distances.double().cpu().numpy(), energies, alike).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ import gc
 import weakref
 from dataclasses import replace
 from functools import cache
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ class Clock:
     def __init__(self, hands=3, smooth=True, reach=1_000, turning=None):
         self.hands, self.smooth, self.reach = hands, smooth, reach
         self.turning = (hands if turning is None else turning) if smooth else 0
-        self.asked, self.strides = [], []
+        self.asked, self.strides, self.fixed = [], [], 0
         none = torch.zeros(0, dtype=torch.long)
         self.skeleton = Skeleton(
             "CLOCK", "", "toy", (), torch.full((hands,), 6), torch.zeros(hands, dtype=torch.long), none.view(0, 2),
@@ -121,7 +121,7 @@ def phases(snapshots):
 
 def spreading(snapshots):
     """Return the snapshots after a step of spreading."""
-    return [one for before, one in zip(snapshots, snapshots[1:], strict=False) if before.phase == "spreading"]
+    return [one for before, one in pairwise(snapshots) if before.phase == "spreading"]
 
 
 def distinct(end, alike=0.3):
@@ -186,6 +186,15 @@ def test_few_keeps_its_seeds():
         assert torch.equal(snapshot.base, minima.positions[[0, 1, 0, 1, 0, 1]])
         assert torch.equal(snapshot.positions[2:], Clock().turned(snapshot.base, snapshot.spread.points))
     assert len(snapshots[-1].positions) == 8
+
+
+def test_few_embeds_more_where_rings_turn():
+    """Embedding alone turns the bonds of large rings: their share of all that turn is embedded, at least a quarter."""
+    for fixed, embedded in ((0, 2), (1, 2), (3, 4), (9, 6)):
+        made = Clock()
+        made.fixed = fixed
+        end = last(conformer_search(made, settings(steps=2), 7))
+        assert sum(count for _, count in made.asked) == embedded == end.seeds and len(end.positions) == 8
 
 
 def test_one_begins_as_shaken_copies():
@@ -361,7 +370,7 @@ def chemist():
 
 
 @cache
-def glycol(chemist, smiles, seed=3, **changes):
+def glycol(chemist, smiles, seed=5, **changes):
     config = replace(Search(members=8, steps=30, start="one"), **changes)
     problem = molecule_shapes(smiles, "MMFF94s", seed, chemist, max_heavy=50, seconds=60.0, device="cpu")
     return last(conformer_search(problem, config, seed))
@@ -378,4 +387,4 @@ def test_a_collapsed_start_spreads(chemist):
     plain, ceiling = (glycol(chemist, "COCCOCCOC", method=method) for method in ("plain", "ceiling"))
     assert distinct(plain) == 1 and distinct(ceiling) >= 4
     assert plain.at_rest.all() and ceiling.at_rest.all()
-    assert ceiling.energies.mean() - plain.energies.mean() <= 4.0
+    assert ceiling.energies.mean() - plain.energies.mean() <= 2.0

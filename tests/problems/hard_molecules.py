@@ -1,6 +1,11 @@
-"""Molecules that are hard for a force field: odd bonds, odd charges and odd shapes, and drugs of ordinary ones."""
+"""Molecules that are hard for a force field, drugs of ordinary shapes, and what RDKit says about both."""
 
-__all__ = ["DRUG_LIKE", "HARD"]
+__all__ = ["DRUG_LIKE", "HARD", "TERMS", "molecule", "rdkit_answers"]
+
+from functools import cache
+
+import numpy as np
+import torch
 
 HARD = (
     # Straight centres and what stands beside them.
@@ -40,3 +45,42 @@ DRUG_LIKE = (
     "CCOC(=O)C1=C(C)NC(C)=C(C(=O)OC)C1c1cccc([N+](=O)[O-])c1",
     "CC(N)C(=O)NC(CO)C(=O)NCC(=O)O",
 )
+
+TERMS = ("Bond", "Angle", "StretchBend", "Oop", "Torsion", "VdW", "Ele")
+
+
+@cache
+def molecule(smiles):
+    """Return RDKit's molecule with hydrogens, and three geometries, every atom of which was moved by 0.05 angstrom."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import rdDistGeom
+
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    options = rdDistGeom.ETKDGv3()
+    options.randomSeed, options.useRandomCoords = 11, True
+    with rdBase.BlockLogs():
+        ids = rdDistGeom.EmbedMultipleConfs(mol, 3, options)
+    assert len(ids) == 3, smiles
+    positions = np.stack([mol.GetConformer(index).GetPositions() for index in ids])
+    return mol, torch.from_numpy(positions + 0.05 * np.random.default_rng(5).standard_normal(positions.shape))
+
+
+def rdkit_answers(mol, positions, variant="MMFF94s", only=None):
+    """Return RDKit's energies and slopes, of all terms or of one alone.
+
+    `CalcGrad(positions)` reads distances that `CalcEnergy(positions)` left behind: it is right only directly after that
+    call with the same positions, and wrong, without a word, after any other.
+    """
+    from rdkit.Chem import rdForceFieldHelpers as helpers
+
+    known = helpers.MMFFGetMoleculeProperties(mol, mmffVariant=variant)
+    for term in TERMS:
+        getattr(known, f"SetMMFF{term}Term")(only in (None, term))
+    made = helpers.MMFFGetMoleculeForceField(mol, known)
+    made.Initialize()
+    energies, slopes = [], []
+    for row in positions.double().numpy():
+        flat = row.ravel().tolist()
+        energies.append(made.CalcEnergy(flat))
+        slopes.append(np.array(made.CalcGrad(flat)).reshape(row.shape))
+    return torch.tensor(energies, dtype=torch.float64), torch.from_numpy(np.stack(slopes))
