@@ -17,8 +17,8 @@ from studio.files.weights import Found, assets_folder, card, cards, download, fi
 from studio.problems.pairs import load_card, load_pair
 
 PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillow", "safetensors", "gradio", "plotly",
-    "ipywidgets", "anywidget", "trimesh", "av",
+    "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillow", "safetensors", "gradio", "plotly", "rdkit",
+    "numba", "py3Dmol", "ipywidgets", "anywidget", "trimesh", "av",
 )  # fmt: skip
 PARTS = ("decoder", "clip", "judge")
 
