@@ -67,8 +67,8 @@ def fused(terms: FusedTerms, positions: np.ndarray, energies: np.ndarray, gradie
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that is compiled at its first call, and kept on disk where there is a place for it."""
-    # Sums may be reordered, which is what lets the loops over partners run in vectors.
-    how: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True, "error_model": "numpy"}
+    # No fast mathematics: it would leave the order of a sum to the compiler, which chooses anew with every cache.
+    how: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **how)(function)
     except RuntimeError:
@@ -79,16 +79,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @no_type_check
 def _all_terms(positions, terms, energies, gradients):
     count, atoms, _ = positions.shape
-    # One block, as the compiler guards its loops by where these lie to each other: apart, the last bits of a sum would
-    # depend on the heap.
-    block = np.empty((7, atoms))
-    x, g, push = block[:3], block[3:6], block[6]
+    x, g, scratch = np.empty((3, atoms)), np.empty((3, atoms)), np.empty((4, atoms))
     for b in range(count):
         for a in range(atoms):
             for d in range(3):
                 x[d, a] = positions[b, a, d]
                 g[d, a] = 0.0
-        energy = _pairs(x, g, push, terms.radius, terms.epsilon, terms.charge)
+        energy = _pairs(x, g, scratch, terms.radius, terms.epsilon, terms.charge)
         energy += _bonds(x, g, terms.bonds, terms.bond_constants)
         energy += _angles(x, g, terms.angles, terms.angle_constants, terms.straight)
         energy += _planes(x, g, terms.planes, terms.plane_constants)
@@ -101,12 +98,18 @@ def _all_terms(positions, terms, energies, gradients):
 
 @compiled
 @no_type_check
-def _pairs(x, g, push, radius, epsilon, charge):
-    """Buffered 14-7 and buffered Coulomb terms; `push` is scratch: dE/dr / r of one atom with all after it."""
+def _pairs(x, g, scratch, radius, epsilon, charge):
+    """Buffered 14-7 and buffered Coulomb terms of each atom with all after it.
+
+    What runs in vectors has no sum in it: pushes are written down for one atom's partners, energies added up a partner,
+    and only then summed, in order.
+    """
     xs, ys, zs = x[0], x[1], x[2]
     gx, gy, gz = g[0], g[1], g[2]
+    fx, fy, fz, parts = scratch[0], scratch[1], scratch[2], scratch[3]
     atoms = len(xs)
-    energy = 0.0
+    for j in range(atoms):
+        parts[j] = 0.0
     for i in range(atoms - 1):
         xi, yi, zi = xs[i], ys[i], zs[i]
         r_i, e_i, q_i = radius[i], epsilon[i], charge[i]
@@ -126,25 +129,27 @@ def _pairs(x, g, push, radius, epsilon, charge):
             t7 = t3 * t3 * t * e_i[j]
             well = 1.12 * q - 2.0
             coulomb = q_i[j] * c
-            energy += t7 * well + coulomb
+            parts[j] += t7 * well + coulomb
             slope = -7.0 * r_i[j] * t7 * (well * t * (1.0 / 1.07) + 1.12 * rho6 * q * q) - coulomb * c
-            push[j] = slope * per_r
+            push = slope * per_r
+            fx[j] = push * dx
+            fy[j] = push * dy
+            fz[j] = push * dz
+        for j in range(i + 1, atoms):
+            gx[j] -= fx[j]
+            gy[j] -= fy[j]
+            gz[j] -= fz[j]
         sx, sy, sz = 0.0, 0.0, 0.0
         for j in range(i + 1, atoms):
-            f = push[j] * (xi - xs[j])
-            gx[j] -= f
-            sx += f
-        for j in range(i + 1, atoms):
-            f = push[j] * (yi - ys[j])
-            gy[j] -= f
-            sy += f
-        for j in range(i + 1, atoms):
-            f = push[j] * (zi - zs[j])
-            gz[j] -= f
-            sz += f
+            sx += fx[j]
+            sy += fy[j]
+            sz += fz[j]
         gx[i] += sx
         gy[i] += sy
         gz[i] += sz
+    energy = 0.0
+    for j in range(atoms):
+        energy += parts[j]
     return energy
 
 

@@ -181,7 +181,7 @@ def _join(demo: gr.Blocks, pages: list[Page], rows: Rows) -> None:
     def opened(request: gr.Request) -> dict[Any, Any]:
         return link_updates(pages, rows, dict(request.query_params))
 
-    demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **SAYING)
+    demo.load(opened, None, [*restored, *(page.ticket for page in pages)], **QUIET)
     demo.load(None, None, None, js=ARROWS, api_visibility="private")
     for page in pages:
         demo.load(page.refresh, list(page.knobs), [page.forecast, page.link], **QUIET)
