@@ -2,8 +2,11 @@
 
 __all__ = [
     "Candidate",
+    "Channels",
     "Curves",
+    "Decay",
     "Images",
+    "Imitation",
     "Layer",
     "Link",
     "Matrix",
@@ -11,6 +14,7 @@ __all__ = [
     "Molecules",
     "Network",
     "Points",
+    "Pruning",
     "Scene",
     "Series",
     "Split",
@@ -214,4 +218,76 @@ class Molecules:
     lowest: float
 
 
-Scene = Images | Points | Curves | Members | Network | Matrix | Molecules
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The channels of one layer (or of several tied together) of a network that is pruned.
+
+    `weights` are what the layer's readers multiply each channel by: 1 as it was, 0 dropped. `state` is waiting, now,
+    done or fixed, and `why` says in words why a fixed layer cannot change.
+    """
+
+    name: str
+    weights: Float[np.ndarray, " n"]
+    state: str
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Imitation:
+    """How the channels of one layer were chosen, moment by moment: a sparse point of a hull that nears its target.
+
+    `positions` are the channels' contributions in the plane that shows most of them (a share `shown` of their squared
+    distances), with the target at 0. A moment m has the channel it touched, what it did with it (add, reweight,
+    shrink or remove), how many channels were kept after it, the error left (relative to the first moment's) and the
+    weights a, which are at least 0 and sum to 1. Of a long path only some moments are there; `steps` are their numbers.
+    """
+
+    layer: str
+    rule: str
+    positions: Float[np.ndarray, "n 2"]
+    target: Float[np.ndarray, " 2"]
+    shown: float
+    steps: Int[np.ndarray, " m"]
+    touched: Int[np.ndarray, " m"]
+    kinds: tuple[str, ...]
+    kept: Int[np.ndarray, " m"]
+    errors: Float[np.ndarray, " m"]
+    weights: Float[np.ndarray, "m n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Decay:
+    """How the error of each rule falls with the channels kept, for one number of calibration values.
+
+    `dimension` is the effective dimension (the rank of the contributions), `rules` name the lines; each has its `kept`
+    and `errors` (relative to one channel), and the two fits of the first rule: exp(-exp_rate n) with its R2, and
+    n ** -power with its R2; NaN where there are too few points.
+    """
+
+    points: int
+    dimension: int
+    rules: tuple[str, ...]
+    kept: tuple[Int[np.ndarray, " k"], ...]
+    errors: tuple[Float[np.ndarray, " k"], ...]
+    exp_rate: float
+    exp_r2: float
+    power: float
+    power_r2: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pruning:
+    """A network that is pruned by greedy imitation: its layers, the newest layer's path, and the rates of decay.
+
+    `macs` are the multiply-accumulates before and now; `imitation` is None before the first layer was looked at, and
+    `decays` go from few calibration values to many.
+    """
+
+    title: str
+    layers: tuple[Channels, ...]
+    macs: tuple[float, float]
+    imitation: Imitation | None
+    decays: tuple[Decay, ...]
+
+
+Scene = Images | Points | Curves | Members | Network | Matrix | Molecules | Pruning

@@ -4,7 +4,7 @@ The splitting matrix of a neuron (Wu, Wang and Liu, arXiv 1910.02366) must be th
 copies' outputs are added by a reader: batch norm, activation, and a depthwise filter with its own activation behind.
 """
 
-__all__ = ["Path", "Probe", "bent", "path_of", "probe", "walked"]
+__all__ = ["Path", "Probe", "bent", "path_of", "probe", "walked", "writes_in_place"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ def probe(
     pairs = {pair for path in paths for pair in path.reads if path.bend is None}
     bends = {path.bend for path in paths if path.bend is not None}
     graph = spaces.traced.graph
-    written = any(_in_place(network, node) for node in graph.graph.nodes)
+    written = any(writes_in_place(network, node) for node in graph.graph.nodes)
     runner = _Recorder(graph, wanted, pairs, bends, written)
     with torch.enable_grad():
         value = loss(runner.run(inputs))
@@ -249,7 +249,7 @@ def _needed(path: Path) -> set[fx.Node]:
     return {source for node in (*path.calls, *path.steps) for source in node.all_input_nodes}
 
 
-def _in_place(network: nn.Module, node: fx.Node) -> bool:
+def writes_in_place(network: nn.Module, node: fx.Node) -> bool:
     """Return whether an operation may write into what it is given."""
     if node.op == "call_module":
         return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
