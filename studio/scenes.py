@@ -52,22 +52,24 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One line of a chart."""
+    """One line of a chart, or the points alone where they are `dots`."""
 
     name: str
     x: Float[np.ndarray, " k"]
     y: Float[np.ndarray, " k"]
+    dots: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Lines over a shared pair of axes."""
+    """Lines over a shared pair of axes, either of which may be logarithmic."""
 
     title: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
     log_y: bool = False
+    log_x: bool = False
 
 
 @dataclass(frozen=True, eq=False)

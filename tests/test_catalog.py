@@ -15,7 +15,7 @@ from studio.core.controls import Choice, Range, Words, controls, from_query, to_
 from studio.core.runs import last, record
 from studio.core.snapshots import MAX_BYTES, Snapshot, nbytes
 from studio.files.frames import snapshot_bytes, snapshot_from
-from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Pruning
 from studio.studies.study import Study, snapshot_type
 
 STUDIES = pytest.mark.parametrize("study", CATALOG, ids=lambda study: study.name)
@@ -121,7 +121,7 @@ def test_view_gives_known_scenes_without_changing_the_snapshot(study):
     for snapshot in (snapshots[0], snapshots[-1]):
         before = state([snapshot])
         scenes = study.tiny().view(snapshot)
-        known = Images | Points | Curves | Members | Network | Matrix | Molecules
+        known = Images | Points | Curves | Members | Network | Matrix | Molecules | Pruning
         assert scenes and all(isinstance(scene, known) for scene in scenes)
         for scene in scenes:
             for field in dataclasses.fields(scene):

@@ -26,7 +26,9 @@ from studio.render.molecules import SCRIPT as MOLECULES_SCRIPT
 from studio.render.molecules import molecules_html, viewer_script
 from studio.render.network import SCRIPT as NETWORK_SCRIPT
 from studio.render.network import network_html
-from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
+from studio.render.pruning import SCRIPT as PRUNING_SCRIPT
+from studio.render.pruning import pruning_html
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Pruning, Scene
 from studio.studies.study import Study
 
 HERE = Path(__file__)
@@ -66,14 +68,15 @@ def page_html(
     figures = [_figure(scene) for scene in scenes if isinstance(scene, Curves | Points)]
     body = [
         _header(study, row, snapshot), _molecules(scenes), _stage(scenes, film, snapshot), _networks(scenes),
-        _tables(scenes), _charts(scenes), _knobs(study), _papers(study), _footer(row),
+        _pruned(scenes), _tables(scenes), _charts(scenes), _knobs(study), _papers(study), _footer(row),
     ]  # fmt: skip
     frames = [{"step": _step(step, snapshot.total), "picture": _png(pixels)} for step, pixels in film]
     recipe = recipe_text(Recipe(row.study, row.version, row.knobs))
     data = (_data("recipe", recipe), _data("frames", json.dumps(frames)), _data("charts", f"[{','.join(figures)}]"))
     grown = [f"{NETWORK_SCRIPT}\nstudioNetwork(document.body);\n"] if _networks(scenes) else []
+    pruned = [f"{PRUNING_SCRIPT}\nstudioPruning(document.body);\n"] if _pruned(scenes) else []
     turned = [viewer_script(), f"{MOLECULES_SCRIPT}\n{MOUNT}"] if _molecules(scenes) else []
-    scripts = ([get_plotlyjs()] if figures else []) + grown + turned + [SCRIPT]
+    scripts = ([get_plotlyjs()] if figures else []) + grown + pruned + turned + [SCRIPT]
     return PAGE.format(
         policy=_policy(scripts),
         title=_say(f"{study.title}, seed {study.seed}"),
@@ -123,6 +126,12 @@ def _networks(scenes: Sequence[Scene]) -> str:
     """Return the networks that grew; the page's script moves their sliders."""
     grown = [scene for scene in scenes if isinstance(scene, Network)]
     return "".join(f"<h2>Network</h2>{network_html(scene, str(index))}" for index, scene in enumerate(grown))
+
+
+def _pruned(scenes: Sequence[Scene]) -> str:
+    """Return the networks that were pruned; the page's script moves their sliders."""
+    found = [scene for scene in scenes if isinstance(scene, Pruning)]
+    return "".join(f"<h2>Pruning</h2>{pruning_html(scene, str(index))}" for index, scene in enumerate(found))
 
 
 def _tables(scenes: Sequence[Scene]) -> str:

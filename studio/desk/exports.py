@@ -20,7 +20,7 @@ from studio.render.molecules_text import sdf_text, xyz_text
 from studio.render.raster import still
 from studio.render.solids import plane_glb
 from studio.render.tables import csv_text
-from studio.scenes import Curves, Matrix, Members, Molecules, Network, Points, Scene
+from studio.scenes import Curves, Matrix, Members, Molecules, Network, Points, Pruning, Scene
 from studio.studies.study import snapshot_type
 
 FORMATS = ("png", "gif", "mp4", "glb", "sdf", "xyz", "csv", "safetensors", "html", "py")
@@ -108,7 +108,7 @@ def _allowed(scenes: tuple[Scene, ...], network: bool) -> tuple[str, ...]:
     pictures = still(scenes) is not None
     surface = any(isinstance(scene, Points) for scene in scenes)
     molecules = any(isinstance(scene, Molecules) and len(scene.positions) for scene in scenes)
-    charts = molecules or any(isinstance(scene, Curves | Matrix | Members | Network) for scene in scenes)
+    charts = molecules or any(isinstance(scene, Curves | Matrix | Members | Network | Pruning) for scene in scenes)
     possible = {"png": pictures, "gif": pictures, "mp4": pictures, "glb": surface, "csv": charts}
     possible |= {"sdf": molecules, "xyz": molecules, "safetensors": network}
     return tuple(kind for kind in FORMATS if possible.get(kind, True))

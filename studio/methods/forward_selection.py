@@ -15,12 +15,12 @@ ends exactly, with at most rank + 1 neurons (Carathéodory). A neuron equal to t
 step 0. Everything is float64: the error falls over twelve orders, and differences in float32 would be its end.
 """
 
-__all__ = ["KINDS", "RULES", "Selection", "Stop", "centred", "select"]
+__all__ = ["KINDS", "RULES", "Selection", "Stop", "Trail", "centred", "moved", "ranked", "select", "settled"]
 
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 RULES = ("line_search", "fully_corrective", "fixed_step")
 KINDS = ("add", "reweight", "shrink", "remove")
@@ -44,7 +44,8 @@ class Selection:
 
     `touched` is the neuron of each step, `gammas` its step size, `kinds` one of `KINDS`, `errors` D after it (the sum
     of squares, not divided by their number), `kept` how many neurons then have a weight. `places` and `values` are the
-    weights after each step, those above 0 alone. `reason` says what ended it, "" where more steps may follow.
+    weights after each step, those above 0 alone. `reason` says what ended it, "" where more steps may follow. `passes`
+    counts runs of the network, of which a selection on a Gram matrix needs none.
     """
 
     size: int
@@ -56,6 +57,7 @@ class Selection:
     places: tuple[np.ndarray, ...] = field(default=(), repr=False)
     values: tuple[np.ndarray, ...] = field(default=(), repr=False)
     reason: str = ""
+    passes: int = 0
 
     def __len__(self) -> int:
         return len(self.touched)
@@ -118,7 +120,7 @@ def select(
     move = {"line_search": _searched, "fixed_step": _fixed, "fully_corrective": _corrected}[rule]
     while not state.ended(stop):
         state.take(move(state), stop)
-    return state.path()
+    return state.trail.path()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,29 +133,76 @@ class _Move:
     weights: np.ndarray | None = None
 
 
+def ranked(gram: Float[np.ndarray, "n n"], order: Int[np.ndarray, " n"], stop: Stop) -> Selection:
+    """Return the path that takes neurons in a given order and gives those taken equal weights, as baselines do."""
+    count = min(len(order), stop.neurons, stop.steps)
+    ordered = gram[np.ix_(order[:count], order[:count])]
+    numbers = np.arange(1, count + 1)
+    errors = np.maximum(np.diagonal(ordered.cumsum(axis=0).cumsum(axis=1)), 0.0) / numbers**2
+    places = tuple(np.sort(order[:number]) for number in numbers)
+    return Selection(
+        len(gram), tuple(order[:count].tolist()), tuple((1 / numbers).tolist()), ("add",) * count,
+        tuple(errors.tolist()), tuple(numbers.tolist()), places,
+        tuple(np.full(number, 1 / number) for number in numbers), "neurons",
+    )  # fmt: skip
+
+
+class Trail:
+    """The steps of a selection as they are made, begun anew or after an earlier path."""
+
+    def __init__(self, size: int, before: Selection | None) -> None:
+        self.size, self.before = size, before if before is not None and len(before) else None
+        self.reason, self.passes = "", 0 if self.before is None else self.before.passes
+        self._steps: list[tuple[int, float, str, float, int, np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return len(self._steps) + (len(self.before) if self.before is not None else 0)
+
+    def note(self, neuron: int, gamma: float, was: float, a: Float[np.ndarray, " n"], error: float) -> None:
+        """Write a step down: towards which neuron, how far, its weight before, and all weights after it."""
+        kind = "add" if was == 0.0 else "reweight" if gamma > 0 else "shrink" if a[neuron] > 0 else "remove"
+        places = np.flatnonzero(a)
+        self._steps.append((neuron, float(gamma), kind, float(error), len(places), places, a[places]))
+
+    def path(self) -> Selection:
+        """Return the whole path."""
+        columns: tuple = tuple(zip(*self._steps, strict=True)) if self._steps else ((),) * 7
+        if self.before is not None:
+            old = self.before
+            earlier = (old.touched, old.gammas, old.kinds, old.errors, old.kept, old.places, old.values)
+            columns = tuple(before + after for before, after in zip(earlier, columns, strict=True))
+        return Selection(self.size, *columns, reason=self.reason, passes=self.passes)
+
+
+def moved(a: Float[np.ndarray, " n"], neuron: int, gamma: float) -> Float[np.ndarray, " n"]:
+    """Return the weights (1 - gamma) a + gamma e_k, with what is nearly 0 set to 0 and the sum to 1."""
+    after = (1 - gamma) * a
+    after[neuron] += gamma
+    return settled(after)
+
+
+def settled(a: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Return weights with what is nearly 0 set to 0 and the sum to 1."""
+    a = np.where(a < SMALL, 0.0, a)
+    return a / a.sum()
+
+
 class _State:
     """What a selection holds between its steps: a, p = G a, q = aᵀ G a, and the steps so far."""
 
     def __init__(self, gram: np.ndarray, removal: bool, start: Selection | None) -> None:
         self.gram, self.removal, self.diagonal = gram, removal, np.diagonal(gram).copy()
-        self.before = start if start is not None and len(start) else None
-        self.steps: list[tuple[int, float, str, float, int, np.ndarray, np.ndarray]] = []
-        self.reason = ""
-        if self.before is None:
+        self.trail = Trail(len(gram), start)
+        if self.trail.before is None:
             first = int(self.diagonal.argmin())
             self.a = np.zeros(len(gram))
             self.a[first] = 1.0
-            self.scale = max(float(self.diagonal[first]), 0.0)
+            self.refresh()
+            self.scale = self.q
+            self.trail.note(first, 1.0, 0.0, self.a, self.q)
         else:
-            self.a, self.scale = self.before.weights(), max(self.before.errors[0], 0.0)
-        self.refresh()
-        if self.before is None:
-            self.note(first, 1.0, "add")
-
-    @property
-    def done(self) -> int:
-        """Return how many steps the path has."""
-        return len(self.steps) + (len(self.before) if self.before is not None else 0)
+            self.a, self.scale = self.trail.before.weights(), self.trail.before.errors[0]
+            self.refresh()
 
     def refresh(self) -> None:
         """Compute p and q from the weights: what the recurrences should give."""
@@ -162,50 +211,33 @@ class _State:
 
     def ended(self, stop: Stop) -> bool:
         """Return whether the path ends here, and note why."""
-        if not self.reason:
-            if self.q <= max(stop.tolerance, FLOOR) * self.scale:
-                self.reason = "tolerance" if self.q > FLOOR * self.scale else "exact"
-            elif self.done >= stop.steps:
-                self.reason = "steps"
-        return bool(self.reason)
+        trail = self.trail
+        if not trail.reason:
+            if self.q <= FLOOR * self.scale:
+                trail.reason = "exact"
+            elif self.q <= stop.tolerance * self.scale:
+                trail.reason = "tolerance"
+            elif len(trail) >= stop.steps:
+                trail.reason = "steps"
+        return bool(trail.reason)
 
-    def take(self, move: _Move, stop: Stop) -> None:
+    def take(self, move: "_Move", stop: Stop) -> None:
         """Make a step, unless it lowers nothing or exceeds the number of neurons."""
-        k, gamma = move.neuron, move.gamma
-        if gamma == 0.0 or not move.error < np.inf:
-            self.reason = "no step lowers the error"
+        k, gamma, was = move.neuron, move.gamma, float(self.a[move.neuron])
+        if gamma == 0.0:
+            self.trail.reason = "no step lowers the error"
             return
-        was = self.a[k]
-        after = move.weights
-        if after is None:
-            after = (1 - gamma) * self.a
-            after[k] = 0.0 if self.removal and gamma < 0 and was + gamma * (1 - was) < SMALL else after[k] + gamma
-        after = np.where(after < SMALL, 0.0, after)
+        after = moved(self.a, k, gamma) if move.weights is None else settled(move.weights)
         if np.count_nonzero(after) > stop.neurons:
-            self.reason = "neurons"
+            self.trail.reason = "neurons"
             return
-        kind = "add" if was == 0.0 else "reweight" if gamma > 0 else "shrink" if after[k] > 0 else "remove"
-        self.a = after / after.sum()
-        if move.weights is not None or self.done % REFRESH == 0 or kind == "remove":
+        self.a = after
+        if move.weights is not None or len(self.trail) % REFRESH == 0 or after[k] == 0.0:
             self.refresh()
         else:
             self.p = (1 - gamma) * self.p + gamma * self.gram[:, k]
             self.q = max(move.error, 0.0)
-        self.note(k, gamma, kind)
-
-    def note(self, k: int, gamma: float, kind: str) -> None:
-        """Write a step down."""
-        places = np.flatnonzero(self.a)
-        self.steps.append((k, gamma, kind, self.q, len(places), places, self.a[places]))
-
-    def path(self) -> Selection:
-        """Return the whole path."""
-        columns = tuple(zip(*self.steps, strict=True)) if self.steps else ((),) * 7
-        if self.before is not None:
-            old = self.before
-            earlier = (old.touched, old.gammas, old.kinds, old.errors, old.kept, old.places, old.values)
-            columns = tuple(before + tuple(after) for before, after in zip(earlier, columns, strict=True))
-        return Selection(len(self.gram), *columns, reason=self.reason)  # type: ignore[arg-type]
+        self.trail.note(k, gamma, was, after, self.q)
 
 
 def _searched(state: _State) -> _Move:
@@ -223,7 +255,7 @@ def _searched(state: _State) -> _Move:
 
 def _fixed(state: _State) -> _Move:
     """Return the step of the earlier paper: size 1 / (n + 1), towards whichever neuron is then best."""
-    gamma = 1.0 / (state.done + 1)
+    gamma = 1.0 / (len(state.trail) + 1)
     rise = state.q - state.p
     error = state.q - gamma * (2 * rise - gamma * (rise - state.p + state.diagonal))
     k = int(error.argmin())
@@ -244,7 +276,8 @@ def _corrected(state: _State) -> _Move:
     a[k] += gamma[k]
     weights = _solved(state.gram, a)
     after = float(weights @ state.gram @ weights)
-    return _Move(k, float(gamma[k]), after, weights) if after <= error[k] * (1 + 1e-9) else _Move(k, gamma[k], error[k])
+    better = after <= error[k] * (1 + 1e-9)
+    return _Move(k, float(gamma[k]), after if better else float(error[k]), weights if better else None)
 
 
 def _solved(gram: np.ndarray, a: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from studio.nets.surgery import Change, Edit, widened
 
 
 def gates_of(members: Int[Tensor, "n g"], weights: Float[np.ndarray, " n"]) -> Float[Tensor, " channels"]:
-    """Return what each channel is multiplied by: n a, for every channel of a vertex (without the n a network collapses)."""
+    """Return what each channel is multiplied by: n times the weight of its vertex (without the n networks collapse)."""
     gates = torch.zeros(members.numel(), dtype=torch.float64)
     gates[members.flatten()] = torch.as_tensor(len(weights) * weights).repeat_interleave(members.shape[1])
     return gates

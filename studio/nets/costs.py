@@ -1,11 +1,14 @@
 """What a network costs, and what one more channel would: counted on the network, never by a formula of widths."""
 
-__all__ = ["COUNTERS", "energy", "latency", "macs", "marginal_costs", "parameters"]
+__all__ = [
+    "COUNTERS", "energy", "latency", "layer_macs", "macs", "marginal_costs", "parameters", "shrunken",
+]  # fmt: skip
 
 import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -88,3 +91,40 @@ def marginal_costs(
         grown, _ = widened(network, spaces, {space: change})
         costs[space] = (counter(grown, example) - before) / (groups * more)
     return costs
+
+
+def layer_macs(network: nn.Module, example: Tensor) -> dict[str, float]:
+    """Return the multiply-accumulates of one example in each layer that has a weight, by the layer's name.
+
+    With `shrunken` the cost of any widths follows without building a network.
+    """
+    found: dict[str, float] = {}
+
+    def note(name: str, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        plain = isinstance(module, nn.Linear)
+        over = given[0] if getattr(module, "transposed", False) else made
+        places = (over.numel() // over.shape[-1 if plain else 1]) / len(example)
+        found[name] = found.get(name, 0.0) + weight.numel() * places
+
+    ghost = copy.deepcopy(network).to("meta").eval()
+    for name, module in ghost.named_modules():
+        if isinstance(module, nn.Linear) or hasattr(module, "transposed"):
+            module.register_forward_hook(partial(note, name))
+    with torch.no_grad():
+        ghost(torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    return found
+
+
+def shrunken(layers: Mapping[str, float], spaces: Spaces, widths: Mapping[int, int]) -> float:
+    """Return the multiply-accumulates of a network whose spaces have these widths, from those of its layers.
+
+    A layer's are a product over the axes of its weight, so that each shrinks by the share of its channels that is left.
+    """
+    shares = dict.fromkeys(layers, 1.0)
+    for axis in spaces.axes:
+        if axis.tensor.endswith("weight") and axis.module in shares:
+            old = sum(spaces[part.space].size * part.expansion for part in axis.layout)
+            new = sum(widths.get(part.space, spaces[part.space].size) * part.expansion for part in axis.layout)
+            shares[axis.module] *= new / old
+    return sum(cost * shares[name] for name, cost in layers.items())

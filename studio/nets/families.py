@@ -4,7 +4,7 @@ The widths stand in the order in which their layers are executed. Every module i
 `studio.nets.activations`, in a flat `nn.Sequential` with speaking names, which `torch.fx` traces as it stands.
 """
 
-__all__ = ["FAMILIES", "POOLS", "draw", "family", "mlp", "mobilenet", "pointnet", "vgg"]
+__all__ = ["FAMILIES", "NETWORKS", "POOLS", "draw", "family", "mlp", "mobilenet", "pointnet", "vgg"]
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from studio.nets.activations import ACTIVATIONS
 
 FAMILIES = ("mlp", "vgg", "mobilenet", "pointnet")
+NETWORKS = (*FAMILIES, "resnet")
 POOLS = ("average", "max")
-FEWEST = {"mlp": 1, "vgg": 1, "mobilenet": 2, "pointnet": 2}
+FEWEST = {"mlp": 1, "vgg": 1, "mobilenet": 2, "pointnet": 2, "resnet": 2}
 WIDEST = 4096
 SMALLEST_SIDE = 4
 AXES = 3
@@ -30,14 +31,14 @@ Shape = tuple[int, int, int]
 def family(
     name: str, shape: tuple[int, ...], widths: Sequence[int], outputs: int, activation: str = "silu",
     pool: str = "average",
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Module:  # fmt: skip
     """Return an undrawn network of a family for inputs of one shape (batch left out); `draw` gives it its weights.
 
-    `shape` is (channels, height, width) for vgg and mobilenet, (3, points) for pointnet and anything for an mlp. `pool`
+    `shape` is (channels, height, width) for vgg, mobilenet and resnet, (3, points) for pointnet and anything for an mlp. `pool`
     matters to vgg and pointnet alone. Raises `ValueError` where a name, a shape or a width does not fit.
     """
-    if name not in FAMILIES:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
+    if name not in NETWORKS:
+        raise ValueError(f"family must be one of {', '.join(NETWORKS)}, got {name!r}")
     if name == "mlp":
         return mlp(math.prod(shape), widths, outputs, activation)
     if name == "pointnet":
@@ -49,6 +50,10 @@ def family(
     picture = (shape[0], shape[1], shape[2])
     if name == "vgg":
         return vgg(picture, widths, outputs, activation, pool)
+    if name == "resnet":
+        from studio.nets.residual import resnet
+
+        return resnet(picture, _checked(name, widths), outputs, _activation(activation))
     return mobilenet(picture, widths, outputs, activation)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from studio.core.seeds import generator_from
 from studio.nets.activations import Gaussian
-from studio.nets.families import FAMILIES, POOLS, draw, family
+from studio.nets.families import NETWORKS, POOLS, draw, family
 from studio.nets.modes import evaluating
 from studio.nets.spaces import Spaces, trace
 from studio.problems.digits import DATA, labelled
@@ -21,9 +21,12 @@ from studio.problems.point_clouds import point_clouds
 CLOUDS = "point-clouds"
 GROWTH_DATA = (*DATA, CLOUDS)
 # What a growing network starts from: as small as still learns something.
-SEEDS = {"mlp": (3,), "vgg": (4, 4, 8, 8), "mobilenet": (6, 6, 8, 8, 12), "pointnet": (4, 8, 16, 8)}
+SEEDS = {
+    "mlp": (3,), "vgg": (4, 4, 8, 8), "mobilenet": (6, 6, 8, 8, 12), "pointnet": (4, 8, 16, 8),
+    "resnet": (4, 4, 6, 8),
+}  # fmt: skip
 # So many training examples score the candidates of a growth; convolutions take many positions from each.
-PROBE = {"mlp": 2048, "vgg": 256, "mobilenet": 256, "pointnet": 256}
+PROBE = {"mlp": 2048, "vgg": 256, "mobilenet": 256, "pointnet": 256, "resnet": 256}
 CHUNK = 500
 
 
@@ -175,14 +178,14 @@ def _check(data: str, network: str, pool: str, batch: int) -> None:
     """Raise `ValueError` where a choice is unknown or the network cannot read the data."""
     if data not in GROWTH_DATA:
         raise ValueError(f"data must be one of {', '.join(GROWTH_DATA)}, got {data!r}")
-    if network not in FAMILIES:
-        raise ValueError(f"network must be one of {', '.join(FAMILIES)}, got {network!r}")
+    if network not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
     if pool not in POOLS:
         raise ValueError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}: a step needs examples")
     if (data == CLOUDS) != (network == "pointnet"):
-        remedy = "pointnet" if data == CLOUDS else "mlp" if data in ("moons", "spirals") else "mlp, vgg or mobilenet"
+        remedy = "pointnet" if data == CLOUDS else "mlp" if data in ("moons", "spirals") else "mlp, vgg, mobilenet or resnet"
         raise ValueError(f"network {network!r} cannot read data {data!r}: choose the network {remedy}")
     if data in ("moons", "spirals") and network != "mlp":
         raise ValueError(f"network {network!r} needs pictures and data {data!r} are points: choose the network mlp")

@@ -1,30 +1,41 @@
 """Scenes into Plotly figures: curves, and points over the contours of a loss."""
 
-__all__ = ["PALETTE", "curves_figure", "points_figure"]
+__all__ = ["PALETTE", "curves_figure", "drawn_as", "points_figure"]
 
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from studio.scenes import Curves, Points
+from studio.scenes import Curves, Points, Series
 
 # Okabe and Ito's palette, told apart by readers with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 FONT = {"family": "system-ui, sans-serif", "size": 13}
+SHAPES = ("circle", "diamond", "square", "cross", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def curves_figure(scene: Curves) -> go.Figure:
-    """Return lines over shared axes, told apart by colour and by dash."""
+    """Return lines over shared axes, told apart by colour and by dash, and dots by colour and by shape.
+
+    A logarithmic axis shows what is above 0; a linear one of x begins at 0.
+    """
     figure = go.Figure()
     for index, series in enumerate(scene.series):
         line = {"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index % len(DASHES)], "width": 2}
-        mode = "lines" if len(series.x) > 1 else "markers"
-        figure.add_scatter(x=series.x, y=series.y, name=series.name, mode=mode, line=line)
+        mark = {"size": 8, "symbol": SHAPES[index % len(SHAPES)]} if series.dots else None
+        figure.add_scatter(x=series.x, y=series.y, name=series.name, mode=drawn_as(series), line=line, marker=mark)
     figure.update_xaxes(title=scene.x_label, rangemode="tozero")
+    if scene.log_x:
+        figure.update_xaxes(type="log", rangemode="normal", exponentformat="power")
     figure.update_yaxes(title=scene.y_label, type="log" if scene.log_y else "linear", exponentformat="power")
     return _calm(figure, scene.title, legend=len(scene.series) > 1)
+
+
+def drawn_as(series: Series) -> str:
+    """Return how plotly calls what a series is drawn as: a line, or markers where it is dots or a single point."""
+    return "markers" if series.dots or len(series.x) < 2 else "lines"
 
 
 def points_figure(scene: Points) -> go.Figure:

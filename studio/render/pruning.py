@@ -48,9 +48,8 @@ def _summary(scene: Pruning) -> str:
     kept = sum(int((layer.weights > 0).sum()) for layer in scene.layers)
     whole = sum(len(layer.weights) for layer in scene.layers)
     words = f"{states.count('done')} of {counted(len(states) - fixed, 'layer')} done"
-    words += f", {fixed} more {'stays' if fixed == 1 else 'stay'} as {'it is' if fixed == 1 else 'they are'}"[
-        : None if fixed else 0
-    ]
+    if fixed:
+        words += f", {fixed} more {'stays as it is' if fixed == 1 else 'stay as they are'}"
     return f"{words} · {kept:,} of {counted(whole, 'channel')} kept"
 
 
@@ -61,10 +60,10 @@ def _cost(scene: Pruning) -> str:
         return ""
     share = 100 * max(0.0, now / before)
     left = f"{share:.0f} %" if share >= 10 or not share else f"{share:.2g} %"
-    words = f"{_large(before)} multiply-accumulates before, {_large(now)} now: {left} of them"
+    words = f"{_large(before)} multiply-accumulates before, {_large(now)} now: {left} of them are left"
+    bar = f'<i style="width:{min(share, 100):.1f}%"></i>'
     return (
-        f'<p class="st-prune-cost"><span class="st-prune-meter" aria-hidden="true"><i style="width:{min(share, 100):.1f}%">'
-        f"</i></span><span>{words}</span></p>"
+        f'<p class="st-prune-cost"><span class="st-prune-meter" aria-hidden="true">{bar}</span><span>{words}</span></p>'
     )
 
 

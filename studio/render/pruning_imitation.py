@@ -1,43 +1,29 @@
-"""How the channels of a layer were chosen, as HTML: a point that nears its target, its weights, and every moment."""
+"""How the channels of a layer were chosen, as HTML: the plane, every moment on one slider, and the weights."""
 
-__all__ = ["KINDS", "View", "hull_of", "imitation_data", "imitation_html", "moments_of", "seen", "sentence"]
+__all__ = ["FLOOR", "KINDS", "fallen", "imitation_data", "imitation_html", "sentence"]
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from studio.render.network_measures import counted, number, say
+from studio.render.network_measures import number, say
+from studio.render.pruning_plane import HUGE, SIZES, fine, known, moments_of, plane_html, seen, window
 from studio.scenes import Imitation
 
 KINDS = {"add": "added", "reweight": "gave new weight to", "shrink": "shrank", "remove": "removed"}
-WIDE, TALL, LOW, MARGIN = 360.0, 300.0, 190.0, 16.0
-# The weights that all moments on the page have together, at most, and the bars of one moment.
-MOST, BARS = 10_000, 40
+# The bars of one moment, at most.
+BARS = 40
 # Errors below this are rounding.
 FLOOR = 1e-12
 # Weights travel as whole numbers of this small a part.
 PART = 1e-5
-# A dot is large from this share of the largest weight on, and middling from that one on.
-SIZES = (0.5, 0.125)
-HUGE = 1e100
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """The plane on paper: every contribution, the target, where the sparse point was, and the hull around them."""
-
-    dots: Float[np.ndarray, "n 2"]
-    target: Float[np.ndarray, " 2"]
-    trail: Float[np.ndarray, "m 2"]
-    hull: Float[np.ndarray, "h 2"]
-    height: float
 
 
 def imitation_html(scene: Imitation, group: str) -> str:
     """Return the plane, the timeline with the error left, one slider for both, and the weights of the kept channels."""
     moments = moments_of(scene)
+    kept: tuple[list[int], list[float]] = _kept(scene, int(moments[-1])) if len(moments) else ([], [])
     view = seen(scene, moments)
     share = f"{100 * scene.shown:.0f} %" if math.isfinite(scene.shown) else "an unknown part"
     told = (
@@ -48,122 +34,21 @@ def imitation_html(scene: Imitation, group: str) -> str:
     side = _timeline(scene, moments, group) if len(moments) else ""
     return (
         f'<div class="st-prune-part"><h5>How {say(scene.layer)} is imitated{rule}</h5>'
-        f'<p class="st-prune-note st-prune-told">{told}</p><div class="st-prune-two"><div>{_plane(scene, moments, view)}'
-        f"</div><div>{side}</div></div></div>"
+        f'<p class="st-prune-note st-prune-told">{told}</p><div class="st-prune-two"><div>'
+        f"{plane_html(scene, view, moments, kept)}</div><div>{side}</div></div></div>"
     )
-
-
-def moments_of(scene: Imitation) -> Int[np.ndarray, " k"]:
-    """Return which moments are shown: all, or evenly fewer where their weights together were too many for a page."""
-    count = len(scene.steps)
-    entries = int((scene.weights > 0).sum())
-    fewer = min(count, max(2, count * MOST // entries)) if entries > MOST else count
-    return np.unique(np.linspace(0, max(0, count - 1), fewer).round().astype(np.int64))
-
-
-def seen(scene: Imitation, moments: Int[np.ndarray, " k"]) -> View:
-    """Return the plane on paper, both axes on one scale and y upwards."""
-    dots = _known(scene.positions)
-    target = _known(scene.target)
-    trail = _known(scene.weights[moments]) @ dots
-    every = np.concatenate([dots, target[None], trail])
-    low, high = every.min(axis=0), every.max(axis=0)
-    span = np.maximum(high - low, 1e-9 * max(1.0, float(np.abs(every).max())))
-    scale = min((WIDE - 2 * MARGIN) / span[0], (TALL - 2 * MARGIN) / span[1])
-    height = max(LOW, float(span[1] * scale) + 2 * MARGIN)
-    middle, centre = (low + high) / 2, np.array([WIDE / 2, height / 2])
-    on_paper = [(part - middle) * np.array([scale, -scale]) + centre for part in (dots, target[None], trail)]
-    return View(on_paper[0], on_paper[1][0], on_paper[2], hull_of(on_paper[0]), height)
-
-
-def _known(values: np.ndarray) -> Float[np.ndarray, "..."]:
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(-HUGE, HUGE)
-
-
-def hull_of(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "h 2"]:
-    """Return the corners of the convex hull, going round once (Andrew's monotone chain)."""
-    ordered = np.unique(points, axis=0).tolist()
-    if len(ordered) < 3:
-        return np.array(ordered, dtype=np.float64).reshape(-1, 2)
-    corners: list[list[float]] = []
-    for line in (ordered, ordered[::-1]):
-        chain: list[list[float]] = []
-        for point in line:
-            while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
-                chain.pop()
-            chain.append(point)
-        corners += chain[:-1]
-    return np.array(corners, dtype=np.float64)
-
-
-def _turn(one: list[float], two: list[float], three: list[float]) -> float:
-    return (two[0] - one[0]) * (three[1] - one[1]) - (two[1] - one[1]) * (three[0] - one[0])
-
-
-def _plane(scene: Imitation, moments: Int[np.ndarray, " k"], view: View) -> str:
-    """Return the drawing of the last moment; the script moves what it finds by class."""
-    last = len(moments) - 1
-    sizes = ["", "", ""]
-    if len(moments):
-        channels, shares = _kept(scene, int(moments[last]))
-        sizes = [_dots(view.dots[part]) for part in _sized(channels, shares)]
-    kept = "".join(f'<path class="st-prune-kept st-prune-s{size}" d="{line}"/>' for size, line in enumerate(sizes))
-    x, y = view.target
-    now = view.trail[last] if len(moments) else view.target
-    path = "L".join(_place(at) for at in view.trail)
-    outline = f"M{'L'.join(_place(at) for at in view.hull)}Z" if len(view.hull) > 1 else ""
-    kind = scene.kinds[int(moments[last])] if len(moments) else ""
-    reach = _reach(view, last, int(scene.touched[moments[last]])) if len(moments) else ""
-    point = (
-        f'<path class="st-prune-reach" data-kind="{say(kind)}" d="{reach}"/><path class="st-prune-trail" d="M{path}"/>'
-        f'<circle class="st-prune-now" cx="{now[0]:.1f}" cy="{now[1]:.1f}" r="5.5"/>'
-    )
-    return (
-        f'<svg class="st-prune-plane" viewBox="0 0 {WIDE:g} {view.height:.0f}" role="img" aria-label="the contributions '
-        f'of {counted(len(view.dots), "channel")}, their hull, the target and the weighted mean of the kept ones">'
-        f'<path class="st-prune-hull" d="{outline}"/><path class="st-prune-dots" d="{_dots(view.dots)}"/>{kept}'
-        f'<path class="st-prune-target" d="M{x - 7:.1f} {y:.1f}h14M{x:.1f} {y - 7:.1f}v14"/>'
-        f'{point if len(moments) else ""}<circle class="st-prune-ring" r="8"/></svg>'
-        '<div class="st-prune-legend"><span><i class="st-prune-key st-prune-k-kept"></i>kept, the larger the heavier</span>'
-        '<span><i class="st-prune-key st-prune-k-all"></i>dropped</span><span><b class="st-prune-k-cross">+</b>target</span>'
-        '<span><i class="st-prune-key st-prune-k-now"></i>weighted mean, with its path</span></div>'
-    )
-
-
-def _reach(view: View, moment: int, channel: int) -> str:
-    """Return the line from where the point was before a moment to the channel that the moment touched."""
-    if not 0 <= channel < len(view.dots):
-        return ""
-    return f"M{_place(view.trail[max(0, moment - 1)])}L{_place(view.dots[channel])}"
 
 
 def _kept(scene: Imitation, moment: int) -> tuple[list[int], list[float]]:
     """Return the channels kept at a moment, the heaviest first, with their weights as they travel."""
-    weights = _known(scene.weights[moment])
+    weights = known(scene.weights[moment])
     order = np.lexsort((np.arange(len(weights)), -weights))[: int((weights > 0).sum())]
-    return order.tolist(), [float(f"{max(PART, round(weights[each] / PART) * PART):.5f}") for each in order.tolist()]
-
-
-def _sized(channels: list[int], shares: list[float]) -> list[list[int]]:
-    """Return the channels that are heavy, middling and light."""
-    most = max(shares, default=1.0)
-    sizes: list[list[int]] = [[], [], []]
-    for channel, share in zip(channels, shares, strict=True):
-        sizes[sum(share < bound * most for bound in SIZES)].append(channel)
-    return sizes
-
-
-def _dots(places: np.ndarray) -> str:
-    return "".join(f"M{_place(at)}h0" for at in places)
-
-
-def _place(at: np.ndarray) -> str:
-    return f"{at[0]:.1f} {at[1]:.1f}"
+    return order.tolist(), np.maximum(PART, weights[order].round(5)).tolist()
 
 
 def _timeline(scene: Imitation, moments: Int[np.ndarray, " k"], group: str) -> str:
     """Return the error left and what each moment did in lanes over one slider, the moment in words, and the weights."""
-    last = len(moments) - 1
+    last, depths = len(moments) - 1, fallen(scene.errors[moments])
     step, at = 100 / max(1, last), [100.0 * each / max(1, last) for each in range(len(moments))]
     found = [scene.kinds[each] for each in moments.tolist()]
     pen = f'stroke-width="{min(6.0, max(1.0, 3 * step)):.1f}"'
@@ -173,13 +58,13 @@ def _timeline(scene: Imitation, moments: Int[np.ndarray, " k"], group: str) -> s
         lanes += f'<path class="st-prune-{kind}" {pen} d="{line}"/>'
         names += f'<span><i class="st-prune-cell st-prune-bg-{kind}"></i>{kind} {found.count(kind)}</span>'
     cursor = f'<path class="st-prune-at" d="M{at[last]:.2f} 0V100"/>'
-    low = number(float(10 ** _depths(scene, moments).min()))
+    high, low = (number(float(10**depth)) for depth in (depths.max(), depths.min()))
     words = say(sentence(scene, int(moments[last])))
     few = f" {len(moments)} of {len(scene.steps)} moments are shown." if len(moments) < len(scene.steps) else ""
     return (
-        f'<div class="st-prune-time"><span class="st-prune-axis"><b>error</b><small>1</small><small>{low}</small></span>'
-        f'<svg class="st-prune-fall" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="the error '
-        f'left, from 1 to {low}, on a logarithmic scale"><path class="st-prune-line" d="M{_fall(scene, moments, at)}"/>'
+        '<div class="st-prune-time"><span class="st-prune-axis"><b>error</b>'
+        f'<small>{high}</small><small>{low}</small></span><svg class="st-prune-fall" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="the error '
+        f'left, from {high} to {low}, on a logarithmic scale"><path class="st-prune-line" d="M{_fall(depths, at)}"/>'
         f'{cursor}</svg><span class="st-prune-lanes">{names}</span><svg class="st-prune-kinds" viewBox="0 0 100 100" '
         f'preserveAspectRatio="none" role="img" aria-label="what each moment did">{lanes}{cursor}</svg>'
         '<label class="st-prune-slide st-prune-quiet"><span>moment</span>'
@@ -190,13 +75,12 @@ def _timeline(scene: Imitation, moments: Int[np.ndarray, " k"], group: str) -> s
     )
 
 
-def _depths(scene: Imitation, moments: Int[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+def fallen(errors: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """Return the errors as powers of ten, none below the floor."""
-    return np.log10(np.clip(np.nan_to_num(scene.errors[moments], nan=1.0), FLOOR, HUGE))
+    return np.log10(np.clip(np.nan_to_num(errors.astype(np.float64), nan=1.0), FLOOR, HUGE))
 
 
-def _fall(scene: Imitation, moments: Int[np.ndarray, " k"], at: list[float]) -> str:
-    depths = _depths(scene, moments)
+def _fall(depths: Float[np.ndarray, " k"], at: list[float]) -> str:
     top, span = float(depths.max()), float(np.ptp(depths)) or 1.0
     line = [f"{x:.2f} {4 + 92 * (top - depth) / span:.1f}" for x, depth in zip(at, depths.tolist(), strict=True)]
     return "L".join([*line, f"100 {line[-1].split()[1]}"])
@@ -248,7 +132,9 @@ def imitation_data(scene: Imitation | None) -> dict[str, object]:
         "layer": scene.layer,
         "bars": BARS,
         "sizes": SIZES,
-        "at": view.trail.round(1).tolist(),
+        "at": [fine(at) for at in view.trail],
+        "windows": [window(view, moment) for moment in range(len(moments))],
+        "times": [view.close(moment) for moment in range(len(moments))],
         "touched": scene.touched[moments].tolist(),
         "kinds": [scene.kinds[each] for each in moments.tolist()],
         "steps": scene.steps[moments].tolist(),

@@ -1,4 +1,4 @@
-"""The layers of a network that is pruned, in order: every channel a cell, the stronger its colour the more it weighs."""
+"""The layers of a network that is pruned, in order: every channel a cell, the stronger the more it weighs."""
 
 __all__ = ["LEVELS", "cells", "layers_html", "level_of"]
 
@@ -15,8 +15,11 @@ LEVELS = (0.5, 2.0, 8.0, 32.0)
 NAMES = ("below ½", "about 1", "4", "16", "above 32")
 # So many cells a layer at most, and so many in all.
 MOST, ALL = 600, 12_000
-STATES = {"waiting": "waits", "now": "now", "done": "done", "fixed": "stays"}
-WIDEST, TALLEST = 14, 3.2
+# What a state is called on a card, and on a small one.
+STATES = {"waiting": ("waiting", ""), "now": ("now", "now"), "done": ("done", "✓"), "fixed": ("fixed", "")}
+# Up to so many cards are large.
+FEW = 8
+LARGEST, STRETCH, ALONE = 18, 3.2, 12.0
 
 
 def layers_html(layers: tuple[Channels, ...]) -> str:
@@ -24,33 +27,32 @@ def layers_html(layers: tuple[Channels, ...]) -> str:
     if not layers:
         return '<p class="st-prune-note">There are no layers to prune yet.</p>'
     most = min(MOST, max(1, ALL // len(layers)))
-    stretch = max(TALLEST, 16.0 / len(layers))
-    items = "".join(_card(layer, most, stretch) for layer in layers)
-    size = "few" if len(layers) <= 8 else "many"
+    stretch, few = max(STRETCH, ALONE / len(layers)), len(layers) <= FEW
+    items = "".join(_card(layer, most, stretch, few) for layer in layers)
     largest = max((len(layer.weights) for layer in layers), default=0)
-    return (
-        f'<ol class="st-prune-layers st-prune-{size}">{items}</ol>{_legend(largest > most)}{_reasons(layers)}'
-    )  # fmt: skip
+    size = "few" if few else "many"
+    return f'<ol class="st-prune-layers st-prune-{size}">{items}</ol>{_legend(largest > most)}{_reasons(layers)}'
 
 
-def _card(layer: Channels, most: int, stretch: float) -> str:
+def _card(layer: Channels, most: int, stretch: float, few: bool) -> str:
     kept, whole = int((layer.weights > 0).sum()), len(layer.weights)
     state = layer.state if layer.state in STATES else "waiting"
-    words = f"{kept:,} of {whole:,}"
+    name, mark = STATES[state]
     why = f": {layer.why}" if layer.why else ""
     return (
         f'<li class="st-prune-layer st-prune-is-{state}" title="{say(layer.name)}{say(why)}">'
-        f"<b>{say(layer.name)}</b>{_drawing(layer, most, stretch, words)}"
-        f"<small><span>{words}</span><em>{STATES[state]}</em></small></li>"
+        f"<div><b>{say(layer.name)}</b><em>{name if few else mark}</em></div>{_drawing(layer, most, stretch, name)}"
+        f"<small>{kept:,}{' of ' if few else '/'}{whole:,}</small></li>"
     )
 
 
-def _drawing(layer: Channels, most: int, stretch: float, words: str) -> str:
+def _drawing(layer: Channels, most: int, stretch: float, state: str) -> str:
     levels = level_of(cells(layer.weights, most))
     if not len(levels):
         return ""
     columns = max(1, math.ceil(math.sqrt(len(levels) * stretch)))
     rows = math.ceil(len(levels) / columns)
+    words = f"{int((layer.weights > 0).sum()):,} of {len(layer.weights):,} kept, {state}"
     paths = []
     for level in range(len(LEVELS) + 2):
         line = _runs(levels == level, columns)
@@ -58,13 +60,13 @@ def _drawing(layer: Channels, most: int, stretch: float, words: str) -> str:
             paths.append(f'<path class="st-prune-l{level}" d="{line}"/>')
             paths += [f'<path class="st-prune-hole" d="{line}"/>'] if not level else []
     return (
-        f'<svg viewBox="0 0 {columns} {rows}" style="max-width:{WIDEST * columns}px" role="img" '
-        f'aria-label="{say(layer.name)}: {words} kept"><g transform="translate(.08 .5)">{"".join(paths)}</g></svg>'
+        f'<svg viewBox="0 0 {columns} {rows}" style="max-width:{LARGEST * columns}px" role="img" '
+        f'aria-label="{say(layer.name)}: {words}"><g transform="translate(.08 .5)">{"".join(paths)}</g></svg>'
     )
 
 
 def cells(weights: Float[np.ndarray, " n"], most: int) -> Float[np.ndarray, " k"]:
-    """Return the weight of each cell: a channel's, or where there are more than `most` the mean of a few neighbours'."""
+    """Return the weight of each cell: a channel's, or where there are more than `most` the mean of a few."""
     known = np.nan_to_num(weights.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     each = max(1, math.ceil(len(known) / most))
     starts = np.arange(0, len(known), each)
@@ -110,4 +112,5 @@ def _reasons(layers: tuple[Channels, ...]) -> str:
     if not reasons:
         return ""
     items = "".join(f"<li><b>{say(', '.join(names))}</b>: {say(why)}</li>" for why, names in reasons.items())
-    return f'<details class="st-prune-why"><summary>Why some layers stay as they are</summary><ul>{items}</ul></details>'
+    title = "Why some layers stay as they are"
+    return f'<details class="st-prune-why"><summary>{title}</summary><ul>{items}</ul></details>'

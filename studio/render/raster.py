@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from studio.render.molecules_picture import picture as molecules_picture
 from studio.render.network_picture import network_picture
-from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
+from studio.render.pruning_picture import pruning_picture
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Pruning, Scene
 
 PAPER = (250, 250, 248)
 INK = (30, 41, 59)
@@ -31,6 +32,8 @@ def still(scenes: tuple[Scene, ...]) -> UInt8[np.ndarray, "h w 3"] | None:
                 return network_picture(scene)
             case Molecules():
                 return molecules_picture(scene)
+            case Pruning():
+                return pruning_picture(scene)
             case Curves() | Members() | Matrix():
                 continue
             case _:

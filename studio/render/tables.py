@@ -1,4 +1,4 @@
-"""Charts into a table: every point, member, neuron, cell of a matrix and conformer as a line of CSV."""
+"""Charts into a table: every point, member, neuron, channel, cell of a matrix and conformer as a line of CSV."""
 
 __all__ = ["csv_text"]
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from studio.render.molecules_text import group_word, ranked
-from studio.scenes import Curves, Matrix, Members, Molecules, Network, Scene
+from studio.scenes import Curves, Matrix, Members, Molecules, Network, Pruning, Scene
 
 HEADER = ("curve", "series", "x", "y")
 FORMULA = ("=", "+", "-", "@", "\t")
@@ -19,7 +19,9 @@ def csv_text(scenes: Sequence[Scene]) -> str:
 
     A member's loss is x and its distance y; a neuron's smallest eigenvalue is x and its largest y; a matrix has a line
     a cell that is not empty, its row as the series, the name of its column as x and its value as y; a conformer's
-    energy above the lowest is x and the number of its shape y, from the lowest up.
+    energy above the lowest is x and the number of its shape y, from the lowest up. A network that is pruned has a line
+    a kept channel, its number as x and its weight as y, and a line a moment and a point of each rule, the channels kept
+    as x and the error as y.
     A title that a spreadsheet would take for a formula begins with an apostrophe.
     """
     buffer = io.StringIO()
@@ -50,6 +52,9 @@ def csv_text(scenes: Sequence[Scene]) -> str:
                 (_words(scene.title), f"rank {rank}", _number(energy), group_word(group))
                 for rank, (energy, group) in enumerate(pairs, start=1)
             )
+        if isinstance(scene, Pruning):
+            table.writerows(_kept(scene))
+            table.writerows(_paths(scene))
     return buffer.getvalue()
 
 
@@ -59,6 +64,29 @@ def _cells(scene: Matrix) -> Iterator[tuple[str, ...]]:
         for column, value in zip(scene.columns, values, strict=True):
             if math.isfinite(value):
                 yield _words(scene.title), _words(row), _words(column), _number(value)
+
+
+def _kept(scene: Pruning) -> Iterator[tuple[str, ...]]:
+    """Yield a line for every channel that is kept, layer by layer."""
+    for layer in scene.layers:
+        title = _words(f"{scene.title}: {layer.name}")
+        for channel in (layer.weights > 0).nonzero()[0].tolist():
+            yield title, f"channel {channel}", _number(channel), _number(layer.weights[channel])
+
+
+def _paths(scene: Pruning) -> Iterator[tuple[str, ...]]:
+    """Yield a line for every moment of the newest layer's path, and for every point of the rates of decay."""
+    path = scene.imitation
+    if path is not None:
+        title = _words(f"{scene.title}: path of {path.layer}")
+        moments = zip(path.steps, path.kinds, path.touched, path.kept, path.errors, strict=True)
+        for step, kind, channel, kept, error in moments:
+            yield title, _words(f"step {step}: {kind} {channel}"), _number(kept), _number(error)
+    for decay in scene.decays:
+        title = _words(f"{scene.title}: {decay.points} calibration values")
+        for rule, kept, errors in zip(decay.rules, decay.kept, decay.errors, strict=True):
+            for count, error in zip(kept, errors, strict=True):
+                yield title, _words(rule), _number(count), _number(error)
 
 
 def _words(text: str) -> str:

@@ -14,13 +14,14 @@ from studio.core.controls import Choice, Control, Range, Words, clamp, controls,
 from studio.core.snapshots import Snapshot
 from studio.desk.desk import Desk, Frame
 from studio.files.archive import Recipe, png_bytes
-from studio.render.charts import curves_figure
+from studio.render.charts import curves_figure, drawn_as
 from studio.render.matrix import matrix_html
 from studio.render.members import members_html
 from studio.render.molecules import molecules_html
 from studio.render.network import network_html
+from studio.render.pruning import pruning_html
 from studio.render.raster import enlarge, still
-from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Pruning, Scene
 from studio.studies.study import Study
 from studio.surfaces.panel_molecules import MoleculeView
 from studio.surfaces.panel_network import NetworkView
@@ -220,6 +221,9 @@ class Panel:
                     network += network_html(scene, self._type.name)
                 case Matrix():
                     network += matrix_html(scene)
+                case Pruning():
+                    self._spread()
+                    network += pruning_html(scene, self._type.name)
                 case Molecules():
                     molecules += molecules_html(scene, self._type.name)
                 case Curves():
@@ -254,7 +258,7 @@ class Panel:
             with figure.batch_update():
                 for old, series in zip(figure.data, scene.series, strict=True):
                     old.x, old.y = series.x, series.y
-                    old.mode = "lines" if len(series.x) > 1 else "markers"
+                    old.mode = drawn_as(series)
 
     def _arrange(self) -> widgets.Widget:
         plain = [self.widgets[c.name] for c in controls(self._type) if not c.knob.advanced]
@@ -272,7 +276,7 @@ class Panel:
         return widgets.VBox([top, self._below], layout=widgets.Layout(width="100%"))
 
     def _spread(self) -> None:
-        """Give the charts of a study whose network grows the whole width, below that network."""
+        """Give the charts of a study whose network grows or is pruned the whole width, below that network."""
         if self._chart not in self._below.children:
             self._right.children = (self._picture, self._members)
             self._below.children = (*self._below.children, self._chart)

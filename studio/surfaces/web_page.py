@@ -15,6 +15,7 @@ from studio.desk.store import Row
 from studio.render.members import KEEP_CHOICE
 from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
+from studio.render.pruning import KEEP_PRUNING
 from studio.studies.study import Study
 from studio.surfaces.web_files import file_button, wire_file
 from studio.surfaces.web_gradio import Component, gr
@@ -257,7 +258,7 @@ def study_page(study: type[Study], desk: Desk, visitors: Visitors) -> Page:
             stage = gr.HTML(EMPTY_STAGE, elem_classes="st-canvas")
             molecules = gr.HTML(visible=False, html_template="", js_on_load=KEEP_MOLECULES, elem_classes="st-turned")
             plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
-        network = gr.HTML(visible=False, js_on_load=KEEP_NETWORK, elem_classes="st-grown")
+        network = gr.HTML(visible=False, js_on_load=KEEP_NETWORK + KEEP_PRUNING, elem_classes="st-grown")
         with gr.Column(elem_classes="st-more"):
             members = gr.HTML(visible=False, js_on_load=KEEP_CHOICE)
             with gr.Row(elem_classes="st-charts"):

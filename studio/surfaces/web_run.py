@@ -36,8 +36,9 @@ from studio.render.members import members_html
 from studio.render.molecules import molecules_html
 from studio.render.molecules_text import sdf_text, xyz_text
 from studio.render.network import network_html
+from studio.render.pruning import pruning_html
 from studio.render.raster import still
-from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Scene
+from studio.scenes import Curves, Images, Matrix, Members, Molecules, Network, Points, Pruning, Scene
 from studio.studies.study import Study
 from studio.surfaces.web_handout import handout
 from studio.surfaces.web_html import alert_html, pictures_html, status_html, waiting_html, working_html
@@ -60,7 +61,7 @@ _watching: set[object] = set()
 class Shown:
     """What is on the page: pictures, members, networks, molecules as HTML, a plane and charts as figures, and status.
 
-    `network` holds the tables of percentages, too.
+    `network` holds the tables of percentages and the networks that are pruned, too.
     """
 
     pictures: str = ""
@@ -156,6 +157,9 @@ def drawn(study: Study, row: Row, snapshot: Snapshot, label: str = "", place: st
                 network += network_html(named, f"{place}{row.id[:8]}")
             case Matrix():
                 network += matrix_html(replace(scene, title=_labelled(label, scene.title)))
+            case Pruning():
+                named = replace(scene, title=_labelled(label, scene.title))
+                network += pruning_html(named, f"{place}{row.id[:8]}")
             case Molecules():
                 named = replace(scene, title=_labelled(label, scene.title))
                 molecules += molecules_html(named, f"{place}{row.id[:8]}")

@@ -13,6 +13,7 @@ from studio.desk.exports import FORMATS, export, file_name, formats
 from studio.desk.store import Row
 from studio.render.molecules import KEEP_MOLECULES
 from studio.render.network import KEEP_NETWORK
+from studio.render.pruning import KEEP_PRUNING
 from studio.studies.study import Study
 from studio.surfaces.web_gradio import gr
 from studio.surfaces.web_handout import handout
@@ -229,7 +230,7 @@ def _side() -> Side:
         stage = gr.HTML(visible=False, elem_classes="st-canvas")
         plane = gr.Plot(visible=False, show_label=False, container=False, elem_classes="st-plane")
         molecules = gr.HTML(visible=False, html_template="", js_on_load=KEEP_MOLECULES)
-        members, network = gr.HTML(visible=False), gr.HTML(visible=False, js_on_load=KEEP_NETWORK)
+        members, network = gr.HTML(visible=False), gr.HTML(visible=False, js_on_load=KEEP_NETWORK + KEEP_PRUNING)
         return Side(about, stage, plane, members, network, molecules)
 
 
