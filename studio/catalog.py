@@ -9,6 +9,7 @@ from studio.studies.ensemble import Ensemble
 from studio.studies.firefly import Firefly
 from studio.studies.fusedream import FuseDream
 from studio.studies.landscapes import Landscapes
+from studio.studies.prune import Prune
 from studio.studies.split_images import SplitImages
 from studio.studies.split_toy import SplitToy
 from studio.studies.study import Study
@@ -23,4 +24,5 @@ CATALOG: tuple[type[Study], ...] = (
     SplitImages,
     Firefly,
     ContinualTasks,
+    Prune,
 )

@@ -269,8 +269,8 @@ class Decay:
     points: int
     dimension: int
     rules: tuple[str, ...]
-    kept: tuple[Int[np.ndarray, " k"], ...]
-    errors: tuple[Float[np.ndarray, " k"], ...]
+    kept: tuple[Int[np.ndarray, " _"], ...]
+    errors: tuple[Float[np.ndarray, " _"], ...]
     exp_rate: float
     exp_r2: float
     power: float

@@ -1,6 +1,9 @@
 """The papers the studio stands on, and how to cite them."""
 
-__all__ = ["FAST_SPLITTING", "FIREFLY", "FUSEDREAM", "HARMLESS", "SIGNED_SPLITTING", "SPLITTING", "Paper", "bibtex"]
+__all__ = [
+    "FAST_SPLITTING", "FIREFLY", "FORWARD_SELECTION", "FUSEDREAM", "HARMLESS", "SIGNED_SPLITTING", "SPLITTING", "Paper",
+    "bibtex",
+]  # fmt: skip
 
 from dataclasses import dataclass
 
@@ -34,6 +37,13 @@ HARMLESS = Paper(
     authors="Gong, Chengyue and Wu, Lemeng and Liu, Qiang",
     year=2022,
     arxiv="2202.08376",
+)
+FORWARD_SELECTION = Paper(
+    key="ye2020greedy",
+    title="Greedy Optimization Provably Wins the Lottery: Logarithmic Number of Winning Tickets is Enough",
+    authors="Ye, Mao and Wu, Lemeng and Liu, Qiang",
+    year=2020,
+    arxiv="2010.15969",
 )
 SPLITTING = Paper(
     key="wu2019splitting",

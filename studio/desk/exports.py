@@ -101,7 +101,7 @@ def _scenes(desk: Desk, row: Row) -> tuple[Scene, ...]:
 
 def _network(desk: Desk, row: Row) -> tuple[nn.Module, tuple[Edit, ...]] | None:
     """Return the network of a run's newest snapshot, and the edits that grew or pruned it, where it has one."""
-    return desk.study(row).network(desk.snapshot(row))
+    return desk.study(row).network_of(desk.snapshot(row))
 
 
 def _allowed(scenes: tuple[Scene, ...], network: bool) -> tuple[str, ...]:

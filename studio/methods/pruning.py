@@ -131,8 +131,6 @@ def _next(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, no
 
 def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: Spaces, now: Pruned) -> Live:
     """Return what a run holds, from a snapshot."""
-    import copy
-
     original = copy.deepcopy(given)
     if now.original:
         loaded(original, now.original)
@@ -143,8 +141,9 @@ def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: 
         Prefix(whole, batches), layer_macs(original, problem.example),
     )  # fmt: skip
     if now.first:
-        live.optimiser = _optimiser(network, config, 0.0)
-        for parameter, first, second in zip(network.parameters(), now.first, now.second, strict=True):
+        tuned = live.original if now.step < config.training else network
+        live.optimiser = _optimiser(tuned, config, 0.0)
+        for parameter, first, second in zip(tuned.parameters(), now.first, now.second, strict=True):
             remember(live.optimiser, parameter, _tuned_for(config, now), first, second)
     return live
 
@@ -200,7 +199,7 @@ def _trained(problem: GrowthProblem, config: PruneConfig, live: Live, now: Prune
     if whole:
         after = replace(after, original=states(network))
         if ends:
-            live.network = _copied(network)
+            live.network = copy.deepcopy(network)
     else:
         after = replace(after, state=states(network))
     if ends:
@@ -209,12 +208,6 @@ def _trained(problem: GrowthProblem, config: PruneConfig, live: Live, now: Prune
         live.reference.forget()
     due = ends or (into + 1) % max(1, steps // 6) == 0
     return measured(problem, network, after, TRAINED if whole else TUNED) if due else after
-
-
-def _copied(network: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(network).eval()
 
 
 def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, now: Pruned) -> Pruned:

@@ -57,8 +57,8 @@ class Pruned(Snapshot):
     kept: Int[Tensor, " s"]
     moments: Int[Tensor, " m"]
     weights: Float[Tensor, "m n"]
-    last: Float[Tensor, " n"]
-    positions: Float[Tensor, "n 2"]
+    last: Float[Tensor, " l"]
+    positions: Float[Tensor, "p 2"]
     target: Float[Tensor, " 2"]
     shown: float
     decay_points: tuple[int, ...]

@@ -150,8 +150,11 @@ def _built(description: Mapping[str, Any]) -> fx.GraphModule:
     if size > PARAMETER_LIMIT:
         raise ValueError(f"the architecture has {size:,} parameters: at most {PARAMETER_LIMIT:,} are read")
     graph = _graph(nodes, modules, tensors)
-    graph.lint()
-    return fx.GraphModule(root, graph)
+    try:
+        graph.lint()
+        return fx.GraphModule(root, graph)
+    except (ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError("this is no readable architecture (its graph is not sound): save the network again") from error
 
 
 def _graph(nodes: list[Any], modules: Mapping[str, Any], tensors: Mapping[str, Any]) -> fx.Graph:

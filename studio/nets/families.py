@@ -34,8 +34,8 @@ def family(
 ) -> nn.Module:  # fmt: skip
     """Return an undrawn network of a family for inputs of one shape (batch left out); `draw` gives it its weights.
 
-    `shape` is (channels, height, width) for vgg, mobilenet and resnet, (3, points) for pointnet and anything for an mlp. `pool`
-    matters to vgg and pointnet alone. Raises `ValueError` where a name, a shape or a width does not fit.
+    `shape` is (channels, height, width) for vgg, mobilenet and resnet, (3, points) for pointnet and anything for
+    an mlp. `pool` matters to vgg and pointnet alone. Raises `ValueError` where a name, a shape or a width does not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"family must be one of {', '.join(NETWORKS)}, got {name!r}")

@@ -127,14 +127,22 @@ def _before(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         tuples = all(isinstance(part, tuple) and len(part) <= 8 for part in args) and node.target is operator.add
         if not numbers and not tuples:
             raise ValueError(f"the network computes without tensors at {_cut(node.name)}: leave that out")
-    name = getattr(node.target, "__name__", node.target)
-    if name in ("split", "chunk"):
-        keys = ("chunks", "split_size", "split_size_or_sections")
-        size = next(iter([*args[1:2], *(kwargs[key] for key in keys if key in kwargs)]), 1)
-        longest = max(args[0].shape, default=0) if args and isinstance(args[0], Tensor) else PIECE_LIMIT + 1
-        pieces = len(size) if isinstance(size, tuple) else longest // max(size, 1) if name == "split" else size
-        if min(pieces, longest) > PIECE_LIMIT:
-            raise ValueError(f"the network is cut into too many pieces at {_cut(node.name)}: use fewer")
+    if (
+        getattr(node.target, "__name__", node.target) in ("split", "chunk")
+        and _pieces(node, args, kwargs) > PIECE_LIMIT
+    ):
+        raise ValueError(f"the network is cut into too many pieces at {_cut(node.name)}: use fewer")
+
+
+def _pieces(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return how many tensors a split or a chunk can make at most; what torch would refuse anyway makes none."""
+    keys = ("chunks", "split_size", "split_size_or_sections")
+    size = next(iter([*args[1:2], *(kwargs[key] for key in keys if key in kwargs)]), None)
+    tensor = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
+    if not isinstance(tensor, Tensor) or not isinstance(size, int):
+        return 0
+    longest = max(tensor.shape, default=0)
+    return min(longest, size) if "chunk" in str(node.target) else longest // max(size, 1)
 
 
 def _entries(value: Any) -> int:

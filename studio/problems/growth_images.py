@@ -185,7 +185,9 @@ def _check(data: str, network: str, pool: str, batch: int) -> None:
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}: a step needs examples")
     if (data == CLOUDS) != (network == "pointnet"):
-        remedy = "pointnet" if data == CLOUDS else "mlp" if data in ("moons", "spirals") else "mlp, vgg, mobilenet or resnet"
+        remedy = (
+            "pointnet" if data == CLOUDS else "mlp" if data in ("moons", "spirals") else "mlp, vgg, mobilenet or resnet"
+        )
         raise ValueError(f"network {network!r} cannot read data {data!r}: choose the network {remedy}")
     if data in ("moons", "spirals") and network != "mlp":
         raise ValueError(f"network {network!r} needs pictures and data {data!r} are points: choose the network mlp")

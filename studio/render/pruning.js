@@ -96,7 +96,7 @@ function studioPruning(root) {
     drawPlane(section, path, moment, places);
     drawBars(section, path, moment, places.length);
     drawRing(section, state);
-    const across = 100 * moment / Math.max(1, last);
+    const across = (100 * moment / Math.max(1, last)).toFixed(2);
     section.querySelectorAll('.st-prune-at').forEach(line => line.setAttribute('d', `M${across} 0V100`));
     section.querySelector('.st-prune-moment-words').textContent = path.words[moment];
   };

@@ -62,9 +62,8 @@ def _cost(scene: Pruning) -> str:
     left = f"{share:.0f} %" if share >= 10 or not share else f"{share:.2g} %"
     words = f"{_large(before)} multiply-accumulates before, {_large(now)} now: {left} of them are left"
     bar = f'<i style="width:{min(share, 100):.1f}%"></i>'
-    return (
-        f'<p class="st-prune-cost"><span class="st-prune-meter" aria-hidden="true">{bar}</span><span>{words}</span></p>'
-    )
+    meter = f'<span class="st-prune-meter" aria-hidden="true">{bar}</span>'
+    return f'<p class="st-prune-cost">{meter}<span>{words}</span></p>'
 
 
 def _large(value: float) -> str:

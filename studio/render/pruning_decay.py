@@ -127,7 +127,7 @@ def _axes(every: Float[np.ndarray, "k 2"], log: bool) -> Axes:
     return Axes(1.0, max(2.0, float(every[:, 0].max())), min(bottom, top - 1.0), top, log)
 
 
-def _thin(line: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "k 2"]:
+def _thin(line: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "j 2"]:
     """Return at most about twice `POINTS` of the points, dense on either axis."""
     if len(line) <= POINTS:
         return line

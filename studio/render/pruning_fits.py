@@ -1,4 +1,4 @@
-"""Which fit of a decay is straight, and how that changes with the effective dimension: in words, a chart and a table."""
+"""Which fit of a decay is straight, and how that changes with the dimension: in words, a chart and a table."""
 
 __all__ = ["FITS", "crossing_html", "fit_words", "marks", "places_of", "r2", "story"]
 
@@ -51,12 +51,12 @@ def crossing_html(decays: tuple[Decay, ...]) -> str:
     for index, name in enumerate(("exp_r2", "power_r2")):
         pairs = zip(at, (getattr(decay, name) for decay in decays), strict=True)
         places = [(x, 100 * min(1.0, (1 - y) / (1 - low))) for x, y in pairs if math.isfinite(y)]
-        lines += f'<path class="st-prune-fit{index}" d="M{"L".join(f"{10 * x:.0f} {10 * y:.0f}" for x, y in places)}"/>'
+        line = "L".join(f"{10 * x:.0f} {10 * y:.0f}" for x, y in places)
+        lines += f'<path class="st-prune-fit{index}" d="{line and "M" + line}"/>'
         dots += "".join(f'<i class="st-prune-d{index}" style="left:{x:.1f}%;top:{y:.1f}%"></i>' for x, y in places)
     below = marks([(round(x, 1), f"{decay.dimension:,}") for x, decay in zip(at, decays, strict=True)], "left")
-    key = "".join(
-        f'<span><i class="st-prune-way st-prune-fit{index}"></i>{name}</span>' for index, name in enumerate(FITS)
-    )
+    keys = (f'<i class="st-prune-way st-prune-fit{index}"></i>{name}' for index, name in enumerate(FITS))
+    key = "".join(f"<span>{each}</span>" for each in keys)
     return (
         f'<div class="st-prune-legend"><span>How well each fits, R²:</span>{key}</div><div class="st-prune-chart">'
         f'<div class="st-prune-y">{marks([(0, "1"), (100, f"{low:.1f}")], "top")}</div>'

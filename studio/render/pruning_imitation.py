@@ -60,13 +60,15 @@ def _timeline(scene: Imitation, moments: Int[np.ndarray, " k"], group: str) -> s
     cursor = f'<path class="st-prune-at" d="M{at[last]:.2f} 0V100"/>'
     high, low = (number(float(10**depth)) for depth in (depths.max(), depths.min()))
     words = say(sentence(scene, int(moments[last])))
+    fall = f"the error left, from {high} to {low}, on a logarithmic scale"
+    frame = 'viewBox="0 0 100 100" preserveAspectRatio="none" role="img"'
     few = f" {len(moments)} of {len(scene.steps)} moments are shown." if len(moments) < len(scene.steps) else ""
     return (
         '<div class="st-prune-time"><span class="st-prune-axis"><b>error</b>'
-        f'<small>{high}</small><small>{low}</small></span><svg class="st-prune-fall" viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="the error '
-        f'left, from {high} to {low}, on a logarithmic scale"><path class="st-prune-line" d="M{_fall(depths, at)}"/>'
-        f'{cursor}</svg><span class="st-prune-lanes">{names}</span><svg class="st-prune-kinds" viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none" role="img" aria-label="what each moment did">{lanes}{cursor}</svg>'
+        f'<small>{high}</small><small>{low}</small></span><svg class="st-prune-fall" {frame} aria-label="{fall}">'
+        f'<path class="st-prune-line" d="M{_fall(depths, at)}"/>{cursor}</svg>'
+        f'<span class="st-prune-lanes">{names}</span>'
+        f'<svg class="st-prune-kinds" {frame} aria-label="what each moment did">{lanes}{cursor}</svg>'
         '<label class="st-prune-slide st-prune-quiet"><span>moment</span>'
         f'<input type="range" class="st-prune-moment" min="0" max="{last}" value="{last}"></label></div>'
         f'<p class="st-prune-words st-prune-moment-words">{words}</p>'

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from studio.render.pruning_imitation import fallen
 from studio.render.pruning_layers import cells, level_of
-from studio.render.pruning_plane import SIZES, WIDE, moments_of, seen
+from studio.render.pruning_plane import CROWD, SIZES, WIDE, moments_of, seen
 from studio.scenes import Channels, Imitation, Pruning
 
 WIDTH, HEIGHT, EDGE = 640, 400, 18
@@ -42,7 +42,8 @@ def pruning_picture(scene: Pruning) -> UInt8[np.ndarray, "400 640 3"]:
 def _draw_layers(draw: Draw, layers: tuple[Channels, ...], box: Box) -> None:
     """Draw the layers as tiles, row by row, in the order of the network."""
     left, top, right, bottom = box
-    columns = max(1, math.ceil(math.sqrt(len(layers) * (right - left) / (bottom - top) / 1.6)))
+    fitting = math.ceil(math.sqrt(len(layers) * (right - left) / (bottom - top) / 1.6))
+    columns = max(1, min(fitting, len(layers)))
     rows = max(1, math.ceil(len(layers) / columns))
     wide, tall = (right - left) / columns, (bottom - top) / rows
     gap = min(6.0, wide / 10)
@@ -80,13 +81,14 @@ def _draw_plane(draw: Draw, path: Imitation, box: Box) -> None:
     )
     if len(hull) > 2:
         draw.polygon(_places(hull), fill=UNDER, outline=PALE)
+    size = 0.65 if len(dots) > CROWD else 1.0
     for at in dots:
-        _dot(draw, at, 1.6, PALE)
+        _dot(draw, at, 1.6 * size, PALE)
     weights = path.weights[moments[-1]] if len(moments) else np.zeros(len(dots))
     most = max(float(weights.max(initial=0.0)), 1e-300)
     for at, weight in zip(dots, weights.tolist(), strict=True):
         if weight > 0:
-            _dot(draw, at, 4.6 - sum(weight < bound * most for bound in SIZES), BLUE)
+            _dot(draw, at, size * (4.6 - sum(weight < bound * most for bound in SIZES)), BLUE)
     if len(trail) > 1:
         draw.line(_places(trail), fill=ORANGE, width=int(1.5 * LARGER))
     for end in trail[-1:]:

@@ -1,6 +1,19 @@
 """The plane of the contributions as a drawing: a weighted mean of a few of them nears its target, inside their hull."""
 
-__all__ = ["HUGE", "SIZES", "WIDE", "View", "fine", "hull_of", "known", "moments_of", "plane_html", "seen", "window"]
+__all__ = [
+    "CROWD",
+    "HUGE",
+    "SIZES",
+    "WIDE",
+    "View",
+    "fine",
+    "hull_of",
+    "known",
+    "moments_of",
+    "plane_html",
+    "seen",
+    "window",
+]
 
 import math
 from dataclasses import dataclass
@@ -14,7 +27,7 @@ from studio.scenes import Imitation
 WIDE, TALL, LOW, MARGIN = 360.0, 300.0, 190.0, 16.0
 # The weights that all moments on the page have together, at most.
 MOST = 10_000
-# A dot is large from this share of the largest weight on, and middling from that one on; above CROWD dots all are small.
+# A dot is large from this share of the largest weight on, and middling from that one on; above CROWD all are small.
 SIZES, CROWD = (0.5, 0.125), 600
 # The close-up shows so many moments, and enlarges this much at most.
 RECENT, CLOSEST = 5, 512.0
@@ -88,7 +101,7 @@ def _turn(one: list[float], two: list[float], three: list[float]) -> float:
 def plane_html(
     scene: Imitation, view: View, moments: Int[np.ndarray, " k"], kept: tuple[list[int], list[float]]
 ) -> str:
-    """Return the drawing of the last moment, `kept` its channels and weights; the script moves what it finds by class."""
+    """Return the drawing of the last moment, `kept` its channels and weights, the heaviest first."""
     crowd = " st-prune-crowd" if len(view.dots) > CROWD else ""
     label = f"{counted(len(view.dots), 'channel')}, their hull, the target and the weighted mean of the kept ones"
     outline = f"M{'L'.join(_place(at) for at in view.hull)}Z" if len(view.hull) > 1 else ""
@@ -115,7 +128,8 @@ def _way(scene: Imitation, view: View, moments: Int[np.ndarray, " k"]) -> str:
     reach = f"M{fine(from_here)}L{_place(view.dots[channel])}" if 0 <= channel < len(view.dots) else ""
     return (
         f'<path class="st-prune-reach" data-kind="{say(scene.kinds[moments[last]])}" d="{reach}"/>'
-        f'<path class="st-prune-trail" d="{_trail(view)}"/><circle class="st-prune-now" cx="{x:.3f}" cy="{y:.3f}" r="5.5"/>'
+        f'<path class="st-prune-trail" d="{_trail(view)}"/>'
+        f'<circle class="st-prune-now" cx="{x:.3f}" cy="{y:.3f}" r="5.5"/>'
     )
 
 

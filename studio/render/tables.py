@@ -79,13 +79,13 @@ def _paths(scene: Pruning) -> Iterator[tuple[str, ...]]:
     path = scene.imitation
     if path is not None:
         title = _words(f"{scene.title}: path of {path.layer}")
-        moments = zip(path.steps, path.kinds, path.touched, path.kept, path.errors, strict=True)
-        for step, kind, channel, kept, error in moments:
+        columns = (path.steps.tolist(), path.kinds, path.touched.tolist(), path.kept.tolist(), path.errors.tolist())
+        for step, kind, channel, kept, error in zip(*columns, strict=True):
             yield title, _words(f"step {step}: {kind} {channel}"), _number(kept), _number(error)
     for decay in scene.decays:
         title = _words(f"{scene.title}: {decay.points} calibration values")
         for rule, kept, errors in zip(decay.rules, decay.kept, decay.errors, strict=True):
-            for count, error in zip(kept, errors, strict=True):
+            for count, error in zip(kept.tolist(), errors.tolist(), strict=True):
                 yield title, _words(rule), _number(count), _number(error)
 
 

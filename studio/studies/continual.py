@@ -97,7 +97,7 @@ class ContinualTasks(Study):
         matrix = (accuracy_matrix(snapshot, titles),) if snapshot.learnt else ()
         return network, *matrix, *tasks_curves(snapshot)
 
-    def network(self, snapshot: Continual) -> tuple[nn.Module, tuple[Edit, ...]]:
+    def network_of(self, snapshot: Continual) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Return the network of the task at hand; it has no edits of its own."""
         return live_network(self._stream(), snapshot), ()
 

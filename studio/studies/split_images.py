@@ -108,7 +108,7 @@ class SplitImages(Study):
         drawn = growth_network(problem, snapshot, self._config(), title, ends)
         return drawn, *growth_curves(snapshot, "Accuracy")
 
-    def network(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+    def network_of(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Return the grown network of a snapshot, and the edits that grew it."""
         return grown_network(self._problem(), snapshot)
 

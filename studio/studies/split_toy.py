@@ -77,13 +77,13 @@ class SplitToy(Study):
     def view(self, snapshot: Grown) -> tuple[Scene, ...]:
         """Return the network, the function beside the fit, what the neurons add, and the curves."""
         problem = self._problem()
-        network, _ = self.network(snapshot)
+        network, _ = self.network_of(snapshot)
         ends = ("x", "f(x)") if problem.grid.shape[1] == 1 else ("x, y", "f(x, y)")
         drawn = growth_network(problem, snapshot, self._config(), f"{sum(snapshot.widths)} neurons", ends)
         fit = _line(problem, network, snapshot) if problem.grid.shape[1] == 1 else (_plane(problem, network),)
         return *fit, drawn, *growth_curves(snapshot, "Variance explained")[:2]
 
-    def network(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
+    def network_of(self, snapshot: Grown) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Return the grown network of a snapshot, and the edits that grew it."""
         return grown_network(self._problem(), snapshot)
 

@@ -53,7 +53,7 @@ class Study(ABC):
         """Return one sentence on what a run will need (memory, device), said before it starts."""
         return ""
 
-    def network(self, snapshot: Any) -> tuple[nn.Module, tuple[Edit, ...]] | None:
+    def network_of(self, snapshot: Any) -> tuple[nn.Module, tuple[Edit, ...]] | None:
         """Return the network that a snapshot holds and the edits that grew or pruned it; None where it holds none."""
         return None
 

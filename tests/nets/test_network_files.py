@@ -152,6 +152,12 @@ def test_a_description_cannot_call_what_is_not_on_the_lists(mixed):
             built(broken(good, modules={"one": ["Linear", {"in_features": size, "out_features": 3}]}))
     with pytest.raises(ValueError, match="parameters: at most"):
         built(broken(good, modules={"one": ["Linear", {"in_features": 10**6, "out_features": 10**6}]}))
+    spoken = ["x1", "call_function", "F.relu", [], {"input=__import__('os').getcwd() or x, inplace": False}]
+    with pytest.raises(ValueError, match="no name for an argument"):
+        built(broken(good, nodes=[nodes[0], spoken]))
+    for name in ('a"), __import__("os").getcwd(), getattr(self, "b', "forward", "one.weight", "one.__class__"):
+        with pytest.raises(ValueError, match="no name for a part"):
+            built(broken(good, modules=good["modules"] | {name: ["ReLU", {}]}))
     placeholder = ["x", "placeholder", "x): import os; (y", [], {}]
     with pytest.raises(ValueError, match="no name for an input"):
         built(broken(good, nodes=[placeholder]))

@@ -1,6 +1,8 @@
 """Networks that are pruned, to draw: random contributions, chosen by a real greedy line search."""
 
-__all__ = ["decay_of", "imitated", "pruned"]
+__all__ = ["contributions", "decay_of", "imitated", "named", "pruned", "searched"]
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -103,3 +105,11 @@ def pruned(sizes=(64, 64, 32), n=64, dimension=8, steps=40, dimensions=(4, 8, 32
     imitation = imitated(n, dimension, steps, seed)
     decays = tuple(decay_of(n, each, steps + 20, seed) for each in dimensions)
     return Pruning("A network that is pruned", tuple(layers), (5.24e6, 3.1e6), imitation, decays)
+
+
+def named(scene, word):
+    """Return a network in which everything that can have a name has this one."""
+    layers = tuple(replace(layer, name=word, why=word if layer.why else "") for layer in scene.layers)
+    decays = tuple(replace(decay, rules=(word, f"{word} 2", f"{word} 3")) for decay in scene.decays)
+    path = replace(scene.imitation, layer=word, rule=word)
+    return replace(scene, title=word, layers=layers, imitation=path, decays=decays)

@@ -75,7 +75,7 @@ def test_firefly_shows_its_candidates_and_gives_its_network(family, tmp_path):
         assert not any(layer.name.endswith(".inn") for layer in scene.layers)
     assert scored == study.rounds
     assert {candidate.kind for candidate in scene.candidates} >= {"split", "new"}
-    network, edits = study.network(snapshots[-1])
+    network, edits = study.network_of(snapshots[-1])
     again, log = loaded(tmp_path, network, edits)
     assert alike(again, network.eval()) and len(log) == len(edits)
     problem = study._problem()
@@ -86,7 +86,7 @@ def test_firefly_shows_its_candidates_and_gives_its_network(family, tmp_path):
 def test_inserted_layers_are_layers_of_the_scene_and_of_the_file(tmp_path):
     study = Firefly(rounds=2, stage=40, share=1.0, layers=1, splits=False, fresh=False, search_steps=20)
     snapshots = record(study.run())
-    network, edits = study.network(snapshots[-1])
+    network, edits = study.network_of(snapshots[-1])
     inserted = [name for name, _ in network.named_children() if name.startswith("deeper")]
     scene = study.view(snapshots[-1])[0]
     books_kept(scene)
@@ -140,7 +140,7 @@ def test_tasks_are_drawn_as_eras_a_matrix_and_curves(method):
         eras.add(len(network.eras))
         lineage_kept(network)
         if method == "firefly" and not snapshot.outcome:
-            head, source = study.network(snapshot)[0].head.weight.detach(), snapshot.source[-1]
+            head, source = study.network_of(snapshot)[0].head.weight.detach(), snapshot.source[-1]
             shared = network.reads[:, source[source >= 0].numpy()]
             assert np.array_equal(shared, head[:, source >= 0].double().numpy())
             assert np.count_nonzero(network.reads) <= head.numel() and np.any(network.reads)
@@ -167,7 +167,7 @@ def test_the_network_of_the_task_at_hand_comes_along_as_a_file(family, tmp_path)
     study = replace(ContinualTasks.tiny(), family=family, share=1.0)
     snapshots = record(study.run())
     for snapshot in snapshots:
-        network, edits = study.network(snapshot)
+        network, edits = study.network_of(snapshot)
         assert edits == () and not network.training
         widths = [len(part) for part in snapshot.source]
         assert next(network.parameters()).shape[0] == widths[0]

@@ -45,7 +45,7 @@ def test_the_plane_is_shown_as_two_maps():
 def test_a_grown_classifier_comes_along_as_a_file(network, tmp_path):
     study = replace(SplitImages.tiny(), family=network, rounds=2, share=0.6)
     snapshot = last(study.run())
-    grown, edits = study.network(snapshot)
+    grown, edits = study.network_of(snapshot)
     path = tmp_path / "grown.safetensors"
     path.write_bytes(network_bytes(grown, edits))
     loaded, log = load_network(path)
