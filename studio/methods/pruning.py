@@ -10,6 +10,7 @@ Channels are removed, not masked, and nothing is trained in the selection itself
 
 __all__ = ["PruneConfig", "Pruned", "prune_steps", "pruning"]
 
+import copy
 from dataclasses import dataclass, replace
 from math import cos, pi
 

@@ -166,7 +166,7 @@ def _graph(nodes: list[Any], modules: Mapping[str, Any], tensors: Mapping[str, A
         name, op, target, args, kwargs = entry
         allowed = {"placeholder": True, "output": True, "call_module": target in modules, "get_attr": target in tensors,
                    "call_function": target in FUNCTIONS, "call_method": target in METHODS}  # fmt: skip
-        if not allowed.get(op, False) or not _plain(name) or name in made:
+        if not allowed.get(op, False) or not isinstance(target, str) or not _plain(name) or name in made:
             raise ValueError(
                 f"node {_short(name)} does {_short(op)} {_short(target)}, which is not one of those that are read: "
                 "save the network again"

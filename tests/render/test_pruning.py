@@ -1,6 +1,7 @@
 """A pruned network drawn: words escaped, wide layers compact, every number finite, the script in step with Python."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from html import unescape
@@ -201,7 +202,7 @@ def test_the_close_up_holds_the_last_places_and_grows():
     path = imitated(64, 4, 30)
     view = seen(path, moments_of(path))
     times = [view.close(moment) for moment in range(30)]
-    assert times[0] == 1 and times[-1] > 50
+    assert 1 <= times[0] < times[15] < times[-1] and all(math.log2(each).is_integer() for each in times)
     left, top, wide, tall = map(float, window(view, 29).split())
     assert wide == tall == pytest.approx(360 / times[-1], abs=1e-3)
     assert left < view.trail[29][0] < left + wide and top < view.trail[29][1] < top + tall
@@ -268,7 +269,7 @@ def test_real_greedy_paths_cross_over():
     decays = tuple(decay_of(128, dimension, 70) for dimension in (4, 96))
     assert story(decays).startswith("Up to effective dimension 4 the exponential")
     errors = [error for _, _, error, _ in searched(contributions(128, 4), 20)]
-    assert all(one >= other for one, other in pairwise(errors))
+    assert all(one >= other - 1e-12 for one, other in pairwise(errors))
 
 
 def test_errors_of_zero_and_few_points_are_drawn():
@@ -278,9 +279,7 @@ def test_errors_of_zero_and_few_points_are_drawn():
     assert decay_html(()) == "" and decay_html((Decay(1, 1, (), (), (), 0.0, 0.0, 0.0, 0.0),)) == ""
 
 
-def test_the_rule_and_the_layer_are_named(
-    SCENE,
-):
+def test_the_rule_and_the_layer_are_named():
     assert "How hidden 1 is imitated · line search" in imitation_html(SCENE.imitation, "x")
 
 
