@@ -218,6 +218,20 @@ class Desk:
         until = None if row.state == "done" else row.pulls
         return self.submit(self.study(row), owner, parent=row.parent, until=until)
 
+    def back(self, run_id: str, step: int, owner: str = "") -> str:
+        """Take an ended run back to an earlier step: run it again as far as that; return the new run's id.
+
+        It can then be exported or gone on from. Raises `StoreError` where the step is not one the run has made.
+        """
+        row = self.store.row(run_id)
+        if row.open:
+            raise StoreError("this run has not ended: stop it first")
+        pulls = row.pulls - (row.step - step)
+        if not (step < row.step and pulls >= 1):
+            first = row.step - row.pulls + 1
+            raise StoreError(f"step must be between {first:,} and {row.step - 1:,}, got {step:,}: this run made those")
+        return self.submit(self.study(row), owner, parent=row.parent, until=pulls)
+
     def verdict(self, first: str, second: str) -> tuple[bool, str]:
         """Return whether a run and its repetition ended with the same bytes, and the sentence that says so."""
         one, two = self.store.row(first), self.store.row(second)

@@ -7,7 +7,7 @@ anew and train to convergence for many epochs). With Adam the rate falls along a
 neurons are near a stationary point when they are scored, which is where the splitting matrix alone decides.
 """
 
-__all__ = ["Grown", "growing", "grown_network", "growth_steps"]
+__all__ = ["Grown", "growing", "grown_network", "growth_steps", "live_of", "trained_state"]
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +22,7 @@ from studio.core.seeds import generator_from
 from studio.methods.growing_rounds import chosen_state, grown_state
 from studio.methods.growing_state import (
     Grown,
+    Kind,
     Live,
     first_state,
     inserted,
@@ -57,7 +58,7 @@ def growing(
         if start is None
         else replace(start, total=total, outcome="")
     )
-    live = _live(problem, config, now)
+    live = live_of(problem, config, now)
     now = _ended(problem, config, now)
     yield now
     while now.step < total:
@@ -80,13 +81,14 @@ def grown_network(problem: GrowthProblem, snapshot: Grown) -> tuple[nn.Module, t
 def _next(problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Grown) -> Grown:
     """Return the snapshot after the next step: of training, of scoring, or of splitting."""
     if now.into < config.stage:
-        return _trained(problem, config, live, now)
+        return trained_state(problem, config, live, now)
     if now.into == config.stage:
         return chosen_state(problem, config, generator, live, now)
     return grown_state(problem, config, generator, live, now)
 
 
-def _live(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Live:
+def live_of(problem: GrowthProblem, config: GrowthConfig, now: Grown) -> Live:
+    """Return the live network and optimiser of a snapshot."""
     network = network_of(problem, now)
     return restored(problem, now, _optimiser(network, config), network)
 
@@ -97,7 +99,7 @@ def _optimiser(network: nn.Module, config: GrowthConfig) -> torch.optim.Optimize
     return torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
 
 
-def _trained(problem: GrowthProblem, config: GrowthConfig, live: Live, now: Grown) -> Grown:
+def trained_state(problem: GrowthProblem, config: GrowthConfig, live: Live, now: Kind) -> Kind:
     """Return the snapshot after one step of training: a batch with Adam, or ten iterations of L-BFGS on all."""
     inputs, targets = problem.batch(now.trained)
     live.network.train()

@@ -1,6 +1,6 @@
 """The steps of a round of growth, from snapshot to snapshot: candidates scored, then splits and new neurons made."""
 
-__all__ = ["chosen_state", "grown_state"]
+__all__ = ["STATE_BYTES", "Step", "changed_state", "chosen_state", "grown_state", "step_of"]
 
 from dataclasses import dataclass, replace
 
@@ -13,6 +13,7 @@ from studio.methods.firefly_growth import Listed, made
 from studio.methods.firefly_round import FireflyChoice, Limits, proposed
 from studio.methods.growing_state import (
     Grown,
+    Kind,
     Live,
     lineages,
     measured_state,
@@ -21,7 +22,7 @@ from studio.methods.growing_state import (
     with_state,
 )
 from studio.methods.growth_round import SCORED, Choice, GrowthConfig, choose, grow
-from studio.methods.lineage import Lineage, next_generation
+from studio.methods.lineage import Lineage, given, next_generation
 from studio.nets.carry import carry
 from studio.nets.costs import COUNTERS, macs, parameters
 from studio.nets.depth import Insertion
@@ -33,8 +34,8 @@ DOUBLED = 2.0
 
 
 def chosen_state(
-    problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Grown
-) -> Grown:
+    problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Kind
+) -> Kind:
     """Return the snapshot with candidates scored; what was chosen waits in `live` for the next step."""
     if live.optimiser is not None:
         live.optimiser.zero_grad()  # their memory is wanted
@@ -64,13 +65,20 @@ def chosen_state(
 
 
 def grown_state(
-    problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Grown
-) -> Grown:
+    problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Kind
+) -> Kind:
     """Return the snapshot after the round's growth; a run taken up between choice and growth chooses again."""
     choice, state = live.choice or _chosen(problem, config, generator, live, now)
     live.choice = None
     generator.set_state(state)
-    step = _grown(problem, config, generator, live, now, choice)
+    step = step_of(problem, config, generator, live, now, choice)
+    return changed_state(problem, generator, live, now, step, "splitting")
+
+
+def changed_state(
+    problem: GrowthProblem, generator: torch.Generator, live: Live, now: Kind, step: "Step", phase: str
+) -> Kind:
+    """Return the snapshot after a step that made another network of the live one: its neurons' lineage goes on."""
     if 12 * parameters(step.network) > STATE_BYTES:
         raise ValueError(
             f"the network would grow to {parameters(step.network):,} parameters, and a snapshot holds "
@@ -78,7 +86,7 @@ def grown_state(
         )
     born, old = now.round + 1, {live.spaces[space].name: at for at, space in enumerate(live.spaces.growable)}
     spaces = spaces_of(problem, step.deeper) if step.layers else live.spaces
-    fresh = 1 + max(int(part.max()) for part in now.ids)
+    fresh = given(now.seed_widths, now.layer_sizes, now.grew_src)
     lineage: list[Lineage] = []
     kept: dict[str, list] = {name: [] for name in ("low", "high", "gains", "costs", "schemes")}
     for space in spaces.growable:
@@ -102,7 +110,7 @@ def grown_state(
     live.cost = macs(live.network, problem.example)
     changes = step.changes
     after = replace(
-        now, step=now.step + 1, phase="splitting", round=born, into=0, random=generator.get_state(),
+        now, step=now.step + 1, phase=phase, round=born, into=0, random=generator.get_state(),
         widths=live.spaces.widths, **{name: tuple(parts) for name, parts in kept.items()},
         grew_round=now.grew_round + (born,) * len(changes), grew_space=now.grew_space + tuple(changes),
         grew_src=now.grew_src + tuple(change.src for change in changes.values()),
@@ -123,7 +131,7 @@ def grown_state(
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """What a round did, whatever method chose it; `layers` were inserted first."""
 
     network: nn.Module
@@ -160,14 +168,15 @@ def _chosen(
     return choice, generator.get_state()
 
 
-def _grown(
+def step_of(
     problem: GrowthProblem, config: GrowthConfig, generator: torch.Generator, live: Live, now: Grown,
     choice: Choice | FireflyChoice,
-) -> _Step:  # fmt: skip
+) -> Step:  # fmt: skip
+    """Return what a choice makes of the live network, which stays as it is."""
     probe = problem.probe(2 * now.round + 1)
     if isinstance(choice, FireflyChoice):
         done = made(live.network, lambda network: spaces_of(problem, network), choice, probe, problem.loss)
-        return _Step(
+        return Step(
             done.network, done.deeper, done.insertions, done.edits,
             done.changes, done.listed, done.after - done.before, done.function_change, config.eps,
         )  # fmt: skip
@@ -178,7 +187,7 @@ def _grown(
         for place, alone in zip(outcome.listed, outcome.alone, strict=True)
         for plan in [choice.plans[place]]
     )  # fmt: skip
-    return _Step(
+    return Step(
         outcome.network, live.network, (), outcome.edits, choice.changes, listed, outcome.changed,
         outcome.function_change, outcome.eps, choice.curvature, outcome.tried, outcome.together,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 __all__ = [
     "Grown",
+    "Kind",
     "Live",
     "Shape",
     "blank",
@@ -18,7 +19,7 @@ __all__ = [
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -125,6 +126,9 @@ class Grown(Snapshot):
         return Shape(self.seed_widths, self.widths, *layers)
 
 
+Kind = TypeVar("Kind", bound=Grown)
+
+
 @dataclass(eq=False)
 class Live:
     """What a run holds between its steps: the network, its optimiser, the next split and the random state behind it."""
@@ -206,7 +210,7 @@ def restored(problem: GrowthProblem, now: Grown, optimiser: torch.optim.Optimize
     return Live(network, spaces_of(problem, network), optimiser, macs(network, problem.example))
 
 
-def with_state(now: Grown, live: Live) -> Grown:
+def with_state(now: Kind, live: Live) -> Kind:
     """Return the snapshot with copies of the network's tensors and of Adam's moments (0 where there are none yet)."""
     state = tuple(copied(part) for part in live.network.state_dict().values())
     if live.optimiser is None:
@@ -220,7 +224,7 @@ def lineages(now: Grown) -> tuple[Lineage, ...]:
     return tuple(Lineage(*each) for each in zip(now.ids, now.parents, now.born, now.shares, strict=True))
 
 
-def with_lineages(now: Grown, lineage: Sequence[Lineage]) -> Grown:
+def with_lineages(now: Kind, lineage: Sequence[Lineage]) -> Kind:
     """Return the snapshot with these lineages of its spaces."""
     return replace(
         now, ids=tuple(each.ids for each in lineage), parents=tuple(each.parents for each in lineage),
@@ -228,7 +232,7 @@ def with_lineages(now: Grown, lineage: Sequence[Lineage]) -> Grown:
     )  # fmt: skip
 
 
-def measured_state(problem: GrowthProblem, live: Live, now: Grown) -> Grown:
+def measured_state(problem: GrowthProblem, live: Live, now: Kind) -> Kind:
     """Return the snapshot with one more row of its curve: sizes, costs, loss on a probe, accuracy on the test set."""
     inputs, targets = problem.probe(2 * now.round + 1)
     live.network.eval()

@@ -1,6 +1,6 @@
 """The lineage of a growing network's neurons: who came from whom, when, with what share."""
 
-__all__ = ["Lineage", "edits_of", "first_generation", "next_generation"]
+__all__ = ["Lineage", "edits_of", "first_generation", "given", "next_generation"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +35,16 @@ def first_generation(widths: Sequence[int]) -> tuple[Lineage, ...]:
         found.append(Lineage(begin + torch.arange(width), none, torch.zeros_like(none), torch.ones(width).double()))
         begin += width
     return tuple(found)
+
+
+def given(seed: Sequence[int], inserted: Sequence[int], sources: Sequence[Tensor]) -> int:
+    """Return how many ids a network has ever given: to its first neurons, those of inserted layers, and later copies.
+
+    `seed` and `inserted` are widths, `sources` the `src` of all changes so far. An id is for life: one whose neuron was
+    dropped is not given again.
+    """
+    later = (len(src) - len(set(src[src != NEW].tolist())) for src in sources)
+    return sum(seed) + sum(inserted) + sum(later)
 
 
 def next_generation(lineage: Lineage, change: Change, round: int, fresh: int) -> Lineage:

@@ -220,7 +220,7 @@ def _made(name: str, kind: str, settings: Mapping[str, Any]) -> nn.Module:
             )
     try:
         return MODULES[kind](
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+            **{key: tuple(value) if isinstance(value, list | tuple) else value for key, value in settings.items()}
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
@@ -237,8 +237,8 @@ def _parameter(name: str, shape: list[int], modules: Mapping[str, Any], root: Ma
     if math.prod(shape) > PARAMETER_LIMIT:
         raise ValueError(f"tensor {_short(name)} has {_short(shape)} parameters: at most {PARAMETER_LIMIT:,} are read")
     owner, _, key = name.rpartition(".")
-    above = next((each for each in modules if name.startswith(f"{each}.")), None)
-    if above is not None:
+    parts = name.split(".")
+    if any(".".join(parts[:depth]) in modules for depth in range(1, len(parts))):
         found = dict(root[owner].named_parameters()).get(key) if owner in root else None
         if found is None or list(found.shape) != shape:
             raise ValueError(f"tensor {_short(name)} is none of its module's: save the network again")
@@ -312,7 +312,7 @@ def _plain(name: Any) -> bool:
 
 def _fits(kind: str, key: str, value: Any) -> bool:
     """Return whether a setting is known and within its bounds."""
-    parts = value if isinstance(value, list) else [value]
+    parts = value if isinstance(value, list | tuple) else [value]
     return 0 < len(parts) <= 6 and all(_fits_one(kind, key, part) for part in parts)
 
 

@@ -238,7 +238,7 @@ def _matched(opened: _Opened, wanted: Mapping[str, Tensor]) -> None:
 
 
 def _weights(opened: _Opened) -> dict[str, Tensor]:
-    """Return the network's tensors; those that are neither its own nor the log's must not be."""
+    """Return the network's own tensors, read."""
     return {
         key.removeprefix(NETWORK): _tensor(opened, key, part)
         for key, part in opened.parts.items()

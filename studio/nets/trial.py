@@ -18,7 +18,7 @@ from studio.nets.modes import evaluating
 ENTRY_LIMIT = 64_000_000
 TOTAL_LIMIT = 8 * ENTRY_LIMIT
 WORK_LIMIT = 100_000_000_000
-PIECE_LIMIT = 4096
+PIECE_LIMIT = 20_000
 NUMBER_LIMIT = 2**40
 ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pow,
               operator.iadd, operator.isub, operator.imul, operator.itruediv)  # fmt: skip
@@ -46,7 +46,9 @@ def trial(network: nn.Module, example: Tensor, classes: int | None = None) -> Te
         raise ValueError("the network works for batches of two only: let it leave the batch's size open")
     for name, entries in pair.items():
         if 2 * triple[name] > 3 * entries:
-            raise ValueError(f"the network's value {name} grows faster than the batch: compute each example by itself")
+            raise ValueError(
+                f"the network's value {_cut(name)} grows faster than the batch: compute each example by itself"
+            )
     return _run(network, two, shape)
 
 
@@ -94,12 +96,16 @@ class _Watch(fx.Interpreter):
         super().__init__(ghost)
         self.extra_traceback = False
         self.entries: dict[str, int] = {}
-        self.total = self.work = 0
+        self.total = self.work = self.pieces = 0
 
     def run_node(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-        _before(n, args, kwargs)
+        given = next((part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)), None)
+        _before(n, args)
+        self.pieces += _pieces(n, given, args, kwargs)
+        if self.pieces > PIECE_LIMIT:
+            raise ValueError(f"the network is cut into too many pieces at {_cut(n.name)}: use fewer")
         try:
             value = super().run_node(n)
         except Exception as error:
@@ -107,8 +113,8 @@ class _Watch(fx.Interpreter):
                 f"the network cannot be run at {_cut(n.name)} ({beginning(error)}): check its layers"
             ) from error
         self.entries[n.name] = entries = _entries(value)
-        self.work += _work(n, module, args, kwargs, value)
-        if max(entries, _inner(module, args, value)) > ENTRY_LIMIT:
+        self.work += _work(n, module, given, args, kwargs, value)
+        if max(entries, _inner(module, given, value)) > ENTRY_LIMIT:
             raise ValueError(
                 f"the network needs more than {ENTRY_LIMIT // 10**6} million entries at {_cut(n.name)}: make it smaller"
             )
@@ -120,29 +126,28 @@ class _Watch(fx.Interpreter):
         return value
 
 
-def _before(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _before(node: fx.Node, args: tuple[Any, ...]) -> None:
     """Raise `ValueError` where Python itself, and not a tensor, would make something huge of a node's arguments."""
     if node.target in ARITHMETIC and not any(isinstance(part, Tensor) for part in args):
         numbers = all(isinstance(part, int | float) for part in args) and node.target is not operator.pow
         tuples = all(isinstance(part, tuple) and len(part) <= 8 for part in args) and node.target is operator.add
         if not numbers and not tuples:
             raise ValueError(f"the network computes without tensors at {_cut(node.name)}: leave that out")
-    if (
-        getattr(node.target, "__name__", node.target) in ("split", "chunk")
-        and _pieces(node, args, kwargs) > PIECE_LIMIT
-    ):
-        raise ValueError(f"the network is cut into too many pieces at {_cut(node.name)}: use fewer")
 
 
-def _pieces(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def _pieces(node: fx.Node, given: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Return how many tensors a split or a chunk can make at most; what torch would refuse anyway makes none."""
+    name = getattr(node.target, "__name__", node.target)
+    if name not in ("split", "chunk") or given is None:
+        return 0
     keys = ("chunks", "split_size", "split_size_or_sections")
     size = next(iter([*args[1:2], *(kwargs[key] for key in keys if key in kwargs)]), None)
-    tensor = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
-    if not isinstance(tensor, Tensor) or not isinstance(size, int):
+    if isinstance(size, tuple):
+        return len(size)
+    if not isinstance(size, int) or size < 1:
         return 0
-    longest = max(tensor.shape, default=0)
-    return min(longest, size) if "chunk" in str(node.target) else longest // max(size, 1)
+    longest = max(given.shape, default=0)
+    return min(longest, size) if name == "chunk" else longest // size
 
 
 def _entries(value: Any) -> int:
@@ -156,30 +161,37 @@ def _entries(value: Any) -> int:
     return 0
 
 
-def _inner(module: nn.Module | None, args: tuple[Any, ...], value: Any) -> int:
+def _inner(module: nn.Module | None, given: Tensor | None, value: Any) -> int:
     """Return the entries a convolution needs for itself: its padded input, or a fourth of its patches side by side."""
-    if not isinstance(module, _ConvNd):
+    if not isinstance(module, _ConvNd) or given is None:
         return 0
-    sides = list(args[0].shape)
+    sides = list(given.shape)
     if module.padding_mode != "zeros":
         pads = module._reversed_padding_repeated_twice
         for place in range(len(pads) // 2):
             sides[-1 - place] += pads[2 * place] + pads[2 * place + 1]
     turned = isinstance(module, _ConvTransposeNd)
-    read = args[0].numel() // module.in_channels if turned else value.numel() // module.out_channels
+    read = given.numel() // module.in_channels if turned else value.numel() // module.out_channels
     return max(math.prod(sides), read * module.weight[0].numel() * module.groups // 4)
 
 
-def _work(node: fx.Node, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> int:
+def _work(
+    node: fx.Node,
+    module: nn.Module | None,
+    given: Tensor | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    value: Any,
+) -> int:
     """Return the multiply-accumulates, or comparisons, of a node; those of activations are not counted."""
     made = _entries(value)
     if isinstance(module, _ConvNd):
         turned = isinstance(module, _ConvTransposeNd)
-        return (_entries(args) if turned else made) * module.weight[0].numel()
+        return (_entries(given) if turned else made) * module.weight[0].numel()
     if isinstance(module, nn.Linear):
         return made * module.in_features
     if node.target is torch.matmul:
-        return made * max(args[0].shape[-1:], default=1) if args else made
+        return made * max(given.shape[-1:], default=1) if given is not None else made
     name = type(module).__name__ if module is not None else str(getattr(node.target, "__name__", ""))
     size = getattr(module, "kernel_size", None) or kwargs.get("kernel_size", args[1] if len(args) > 1 else 1)
     if "adaptive" in name.lower() or "pool" not in name.lower():

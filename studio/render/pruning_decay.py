@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from studio.render.charts import PALETTE
 from studio.render.network_measures import POWERS, say
 from studio.render.pruning_fits import FITS, crossing_html, fit_words, marks, places_of, r2
-from studio.render.pruning_imitation import FLOOR
+from studio.render.pruning_imitation import FLOOR, plain
 from studio.render.pruning_plane import HUGE
 from studio.scenes import Decay
 
@@ -122,7 +122,9 @@ def _clean(line: tuple[np.ndarray, np.ndarray]) -> Float[np.ndarray, "k 2"]:
 
 
 def _axes(every: Float[np.ndarray, "k 2"], log: bool) -> Axes:
-    low, high = float(every[:, 1].min()), float(every[:, 1].max())
+    """Return axes that hold all points but those where nothing is left except rounding."""
+    depths = every[:, 1][every[:, 1] > math.log10(FLOOR)] if every[:, 1].max() > math.log10(FLOOR) else every[:, 1]
+    low, high = float(depths.min()), float(depths.max())
     bottom, top = math.floor(low * 2 + 1e-9) / 2, math.ceil(high * 2 - 1e-9) / 2
     return Axes(1.0, max(2.0, float(every[:, 0].max())), min(bottom, top - 1.0), top, log)
 
@@ -192,9 +194,10 @@ def _power(power: int) -> str:
 
 def _legend(decay: Decay, rules: tuple[str, ...]) -> str:
     names = "".join(
-        f'<span><i class="st-prune-way st-prune-c{index}"></i>{say(name)}</span>' for index, name in enumerate(rules)
+        f'<span><i class="st-prune-way st-prune-c{index}"></i>{say(plain(name))}</span>'
+        for index, name in enumerate(rules)
     )
-    first = f" of {say(decay.rules[0])}" if len(rules) > 1 and decay.rules else ""
+    first = f" of {say(plain(decay.rules[0]))}" if len(rules) > 1 and decay.rules else ""
     fits = "".join(
         f'<span><i class="st-prune-way st-prune-fit{index}"></i>{name}{first}, R² <b class="st-prune-r{index}">'
         f"{r2(value)}</b></span>"

@@ -54,16 +54,17 @@ def crossing_html(decays: tuple[Decay, ...]) -> str:
         line = "L".join(f"{10 * x:.0f} {10 * y:.0f}" for x, y in places)
         lines += f'<path class="st-prune-fit{index}" d="{line and "M" + line}"/>'
         dots += "".join(f'<i class="st-prune-d{index}" style="left:{x:.1f}%;top:{y:.1f}%"></i>' for x, y in places)
-    below = marks([(round(x, 1), f"{decay.dimension:,}") for x, decay in zip(at, decays, strict=True)], "left")
+    noun, values = _along(decays)
+    below = marks([(round(x, 1), f"{value:,}") for x, value in zip(at, values, strict=True)], "left")
     keys = (f'<i class="st-prune-way st-prune-fit{index}"></i>{name}' for index, name in enumerate(FITS))
     key = "".join(f"<span>{each}</span>" for each in keys)
     return (
         f'<div class="st-prune-legend"><span>How well each fits, R²:</span>{key}</div><div class="st-prune-chart">'
         f'<div class="st-prune-y">{marks([(0, "1"), (100, f"{low:.1f}")], "top")}</div>'
         '<div class="st-prune-field"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img" '
-        f'aria-label="R² of both fits against the effective dimension">{lines}</svg>{dots}'
+        f'aria-label="R² of both fits against the {noun}">{lines}</svg>{dots}'
         f'<i class="st-prune-here" style="left:{at[-1]:.1f}%"></i></div>'
-        f'<div class="st-prune-x">{below}</div><small>R²</small><small>effective dimension</small></div>'
+        f'<div class="st-prune-x">{below}</div><small>R²</small><small>{noun}</small></div>'
         f'<p class="st-prune-words">{story(decays)}</p>{_table(decays)}'
     )
 
@@ -78,22 +79,33 @@ def marks(ticks: Sequence[tuple[float, str]], side: str) -> str:
     return "".join(f'<span style="{side}:{at:g}%">{text}</span>' for at, text in ticks)
 
 
+def _along(decays: tuple[Decay, ...]) -> tuple[str, list[int]]:
+    """Return what tells decays apart and its values: the dimension, or the calibration values where it stands still."""
+    dimensions = [decay.dimension for decay in decays]
+    if len(set(dimensions)) == len(dimensions):
+        return "effective dimensions", dimensions
+    return "calibration values", [decay.points for decay in decays]
+
+
 def story(decays: tuple[Decay, ...]) -> str:
     """Return how the better fit changes from few calibration values to many, in words."""
-    told = [(decay.dimension, _better(decay)) for decay in decays if _better(decay) >= 0]
+    noun, values = _along(decays)
+    told = [(value, _better(decay)) for value, decay in zip(values, decays, strict=True) if _better(decay) >= 0]
     if not told:
         return "Neither fit is clearly better at any number of calibration values tried."
     winners = [winner for _, winner in told]
     if len(set(winners)) == 1:
-        return f"At every effective dimension where they differ, the {FITS[winners[0]]} fits better."
-    turn = winners.index(1) if 1 in winners else 0
-    if winners == sorted(winners):
         return (
-            f"Up to effective dimension {told[turn - 1][0]:,} the exponential fits better, from {told[turn][0]:,} on "
-            "the power law: an exponential decay is seen where the channels by far outnumber the dimensions."
+            f"Wherever the two differ, from {values[0]:,} to {values[-1]:,} {noun}, the {FITS[winners[0]]} fits better."
         )
-    parts = ", ".join(f"{FITS[winner]} at {dimension:,}" for dimension, winner in told)
-    return f"Which fits better goes to and fro with the effective dimension: {parts}."
+    if winners == sorted(winners):
+        turn = winners.index(1)
+        return (
+            f"Up to {told[turn - 1][0]:,} {noun} the exponential fits better, from {told[turn][0]:,} on the power law: "
+            "an exponential decay is seen where the channels by far outnumber the dimensions."
+        )
+    parts = ", ".join(f"{FITS[winner]} at {value:,}" for value, winner in told)
+    return f"Which fits better goes to and fro with the {noun}: {parts}."
 
 
 def _table(decays: tuple[Decay, ...]) -> str:

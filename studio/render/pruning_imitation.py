@@ -1,6 +1,6 @@
 """How the channels of a layer were chosen, as HTML: the plane, every moment on one slider, and the weights."""
 
-__all__ = ["FLOOR", "KINDS", "fallen", "imitation_data", "imitation_html", "sentence"]
+__all__ = ["FLOOR", "KINDS", "fallen", "imitation_data", "imitation_html", "plain", "sentence"]
 
 import math
 
@@ -30,13 +30,18 @@ def imitation_html(scene: Imitation, group: str) -> str:
         "Every dot is what one channel adds to the next layer, so far as a plane can show it: this one holds "
         f"{share} of the squared distances. A weighted mean of a few dots, the kept ones, has to come to the target."
     )
-    rule = f" · {say(scene.rule)}" if scene.rule else ""
+    rule = f" · {say(plain(scene.rule))}" if scene.rule else ""
     side = _timeline(scene, moments, group) if len(moments) else ""
     return (
         f'<div class="st-prune-part"><h5>How {say(scene.layer)} is imitated{rule}</h5>'
         f'<p class="st-prune-note st-prune-told">{told}</p><div class="st-prune-two"><div>'
         f"{plane_html(scene, view, moments, kept)}</div><div>{side}</div></div></div>"
     )
+
+
+def plain(rule: str) -> str:
+    """Return the name of a rule as people write it: line search."""
+    return rule.replace("_", " ")
 
 
 def _kept(scene: Imitation, moment: int) -> tuple[list[int], list[float]]:

@@ -37,12 +37,12 @@ def layers_html(layers: tuple[Channels, ...]) -> str:
 def _card(layer: Channels, most: int, stretch: float, few: bool) -> str:
     kept, whole = int((layer.weights > 0).sum()), len(layer.weights)
     state = layer.state if layer.state in STATES else "waiting"
-    name, mark = STATES[state]
+    (name, mark), divided = STATES[state], " of " if few else "/"
     why = f": {layer.why}" if layer.why else ""
     return (
         f'<li class="st-prune-layer st-prune-is-{state}" title="{say(layer.name)}{say(why)}">'
         f"<div><b>{say(layer.name)}</b><em>{name if few else mark}</em></div>{_drawing(layer, most, stretch, name)}"
-        f"<small>{kept:,}{' of ' if few else '/'}{whole:,}</small></li>"
+        f"<small>{f'{kept:,}{divided}{whole:,}' if whole else ''}</small></li>"
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 STOPPED = 130
-WORKING = ("run", "resume", "replay")
+WORKING = ("run", "resume", "undo", "replay")
 # Help needs no worker, nor does a file of molecules, which this process works on itself.
 WITHOUT = ("-h", "--help", "--smiles")
 

@@ -73,6 +73,7 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
         ("watch", cli_runs.watch, "watch a run that was handed in here, on the page or in a notebook"),
         ("stop", cli_runs.stop, "stop a run; what it has so far is kept"),
         ("resume", cli_runs.resume, "go on with a run that was stopped or interrupted"),
+        ("undo", cli_runs.back, "take a run back to an earlier step, to go on or export from there"),
         ("replay", cli_runs.replay, "run it again and say whether the bytes agree"),
         ("export", cli_runs.exported, "write a run as a file"),
         ("delete", cli_runs.delete, "delete a run and its files"),
@@ -80,6 +81,8 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("run", help="its id, the first letters of it, or 'last'")
         command.set_defaults(act=act)
+        if name == "undo":
+            command.add_argument("--step", type=int, required=True, help="the last step that shall have been made")
         if name == "export":
             command.add_argument("--to", choices=FORMATS, default="png", help="the format (default png)")
             command.add_argument("--out", type=Path, help="where it goes; the default is a name of its own here")

@@ -1,6 +1,6 @@
 """Runs in the terminal: hand one in, watch it, stop it, go on with it, repeat it, write it as a file."""
 
-__all__ = ["delete", "exported", "listed", "replay", "resume", "run", "stop", "watch"]
+__all__ = ["back", "delete", "exported", "listed", "replay", "resume", "run", "stop", "watch"]
 
 import argparse
 import shutil
@@ -82,6 +82,14 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with a run that ended early, as a new run, and watch it."""
     desk, row = _found(options)
     return _watched(desk, desk.resume(row.id))
+
+
+def back(options: argparse.Namespace) -> int:
+    """Take a run back to an earlier step, as a new run that ends there."""
+    desk, row = _found(options)
+    fresh = desk.back(row.id, options.step)
+    status = _watched(desk, fresh)
+    return 0 if desk.store.row(fresh).step == options.step else status or 1
 
 
 def replay(options: argparse.Namespace) -> int:

@@ -307,7 +307,7 @@ def graphs():
         call("y", "apply_", X), ["y", "call_method", "a.__init__", [X], {}], ["y", "get_attr", "0.__class__", [], {}],
         ["y", "get_attr", "__init__.__globals__", [], {}], ["y", "call_module", "0.__init__", [X], {}],
         ["y", "call_module", "", [X], {}], ["y", "call_module", ["0"], [X], {}], ["y", "eval", EVIL, [X], {}],
-        ["y", None, None, [X], {}], ["y", "placeholder", 3, [], {}], call("class", "relu", X), call("self", "relu", X), call("input_1", "relu", X),
+        ["y", None, None, [X], {}], call("class", "relu", X), call("self", "relu", X), call("input_1", "relu", X),
         call(f"y = {EVIL}", "relu", X), call("ｙ", "relu", X), call(3, "relu", X),
         ["y", "call_function", "F.relu", [], {f"input={EVIL} or input_1, inplace": False}],
         ["y", "call_function", "F.relu", [X], {f"inplace={EVIL}, a": False}],

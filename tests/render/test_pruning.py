@@ -147,7 +147,7 @@ def test_nothing_is_drawn_where_there_is_nothing():
     assert "no layers" in sound(body(EMPTY)) and pruning_picture(EMPTY).shape == (400, 640, 3)
     assert data_of(EMPTY) == {"path": {}, "decay": {}}
     none = Channels("none", np.zeros(0), "waiting")
-    assert "0 of 0" in sound(body(replace(EMPTY, layers=(none,))))
+    assert "<small></small>" in sound(body(replace(EMPTY, layers=(none,))))
     path = replace(
         SCENE.imitation, steps=np.zeros(0, int), touched=np.zeros(0, int), kinds=(), kept=np.zeros(0, int),
         errors=np.zeros(0), weights=np.zeros((0, 64)),
@@ -202,7 +202,7 @@ def test_the_close_up_holds_the_last_places_and_grows():
     path = imitated(64, 4, 30)
     view = seen(path, moments_of(path))
     times = [view.close(moment) for moment in range(30)]
-    assert 1 <= times[0] < times[15] < times[-1] and all(math.log2(each).is_integer() for each in times)
+    assert 1 <= times[0] < times[-1] <= 512 and all(math.log2(each).is_integer() for each in times)
     left, top, wide, tall = map(float, window(view, 29).split())
     assert wide == tall == pytest.approx(360 / times[-1], abs=1e-3)
     assert left < view.trail[29][0] < left + wide and top < view.trail[29][1] < top + tall
@@ -259,15 +259,18 @@ def test_words_do_not_claim_more_than_the_fits_show():
     assert "though neither is good" in fit_words(poor, False)
     assert "too few points" in fit_words(unknown, True)
     first, second = line_decay(1, 1, errors, (0.99, 0.8), 4), line_decay(1, 1, errors, (0.8, 0.99), 80)
-    assert story((first, second)).startswith("Up to effective dimension 4 the exponential fits better, from 80 on")
+    assert story((first, second)).startswith("Up to 4 effective dimensions the exponential fits better, from 80 on")
     assert "to and fro" in story((second, first)) and "Neither" in story((even,))
-    assert "the power law fits better" in story((second, second))
+    assert story((second, second)) == (
+        "Wherever the two differ, from 80 to 80 calibration values, the power law fits better."
+    )
+    assert story((replace(first, dimension=9), replace(second, dimension=9))).startswith("Up to 4 calibration values")
 
 
 def test_real_greedy_paths_cross_over():
     """With many channels a dimension the decay is exponential, with few it is a power law."""
     decays = tuple(decay_of(128, dimension, 70) for dimension in (4, 96))
-    assert story(decays).startswith("Up to effective dimension 4 the exponential")
+    assert story(decays).startswith("Up to 4 effective dimensions the exponential")
     errors = [error for _, _, error, _ in searched(contributions(128, 4), 20)]
     assert all(one >= other - 1e-12 for one, other in pairwise(errors))
 
@@ -279,8 +282,17 @@ def test_errors_of_zero_and_few_points_are_drawn():
     assert decay_html(()) == "" and decay_html((Decay(1, 1, (), (), (), 0.0, 0.0, 0.0, 0.0),)) == ""
 
 
+def test_where_nothing_is_left_a_line_leaves_the_chart():
+    decay = line_decay(1.0, 1.0, np.array([1.0, 0.1, 0.01, 1e-30]), (0.9, 0.9))
+    frame = data_of(replace(SCENE, decays=(decay,)))["decay"]["frames"][0][0]
+    assert [text for _, text in frame["y"]] == ["1", "0.1", "0.01"]
+    downs = [float(point.split()[1]) for point in frame["lines"][0].strip("M").split("L")]
+    assert downs == [0, 500, 1000, 2000]
+
+
 def test_the_rule_and_the_layer_are_named():
-    assert "How hidden 1 is imitated · line search" in imitation_html(SCENE.imitation, "x")
+    path = replace(SCENE.imitation, rule="fully_corrective")
+    assert "How hidden 1 is imitated · fully corrective" in imitation_html(path, "x")
 
 
 def test_the_picture_has_one_size_and_the_scene_gives_it():

@@ -78,15 +78,15 @@ def test_the_script_draws_what_python_drew(tab):
 
 def test_the_decays_are_drawn_by_the_script_as_by_python(tab):
     loaded(tab, SCENE)
+    data = json.loads(unescape(re.search(r'data-prune="([^"]*)"', pruning_html(SCENE, "x"))[1]))
+    frames = data["decay"]["frames"]
     for index in (0, 1, 2):
         moved(tab, "decay", index)
         for log in (True, False):
             moved(tab, "log", log)
             decay = SCENE.decays[index]
             assert tab.locator(".st-prune-decay-words").inner_text() == fit_words(decay, log)
-            frame = json.loads(unescape(re.search(r'data-prune="([^"]*)"', pruning_html(SCENE, "x"))[1]))["decay"][
-                "frames"
-            ][index][log]
+            frame = frames[index][log]
             for rule, line in enumerate(frame["lines"]):
                 assert tab.locator(f".st-prune-large path.st-prune-c{rule}").get_attribute("d") == line
             assert tab.locator(".st-prune-large .st-prune-x span").all_inner_texts() == [text for _, text in frame["x"]]

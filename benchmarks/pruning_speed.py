@@ -1,0 +1,421 @@
+"""What pruning costs and what comes of it: against running every candidate, against torch-pruning, on many networks.
+
+Seconds are those of the process on one thread; ratios are of pairs taken in turns, with medians and quartiles.
+"""
+
+__all__ = ["checked", "hostile", "latency", "speed"]
+
+import copy
+import importlib
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from studio.core.seeds import generator_from
+from studio.methods.forward_selection import Stop, centred, select
+from studio.methods.pruning_budget import Curve, allotted
+from studio.methods.pruning_cut import gates_of, shrunk
+from studio.methods.pruning_state import smaller
+from studio.nets.contributions import contributions, gated
+from studio.nets.costs import layer_macs, macs, parameters, shrunken
+from studio.nets.families import draw, family
+from studio.nets.network_files import read_network
+from studio.nets.prefix import Prefix, first_call
+from studio.nets.spaces import Spaces, trace
+from studio.nets.torchvision_compat import import_torchvision
+from studio.nets.trial import trial
+from studio.problems.growth_images import GrowthImages, growth_images
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A network on the digits, and the share of its channels that both ways of selecting keep."""
+
+    family: str
+    widths: tuple[int, ...]
+    share: float
+
+
+CONTESTS = {
+    "mlp": Contest("mlp", (256,), 0.25),
+    "vgg": Contest("vgg", (32, 32, 64, 64), 0.5),
+    "resnet": Contest("resnet", (16, 16, 32, 32), 0.5),
+}
+SEEDS = (0, 1, 2)
+TRAINING = 400
+BATCH, CANDIDATES = 128, 50  # of the released code
+EXAMPLES, POSITIONS = 256, 16  # of PruneConfig
+TURNS = 40
+CLOSE = 0.002
+MODELS = (
+    "resnet18", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "squeezenet1_1", "efficientnet_b0", "vgg11_bn",
+    "googlenet",
+)  # fmt: skip
+Made = TypeVar("Made")
+
+
+def speed() -> dict[str, object]:
+    """Return how much faster selection on Gram matrices is than running candidates, and the accuracy it costs."""
+    torch.set_num_threads(1)
+    figures: dict[str, object] = {"selection_seeds": len(SEEDS)}
+    ratios, gaps = [], []
+    for name, contest in CONTESTS.items():
+        rounds = [_contest(contest, seed) for seed in SEEDS]
+        found = {key: [each[key] for each in rounds] for key in rounds[0]}
+        ratios.append(statistics.median(found["candidates_over_gram"]))
+        gaps.append(statistics.median(found["gap_points"]))
+        for key, values in found.items():
+            digits = 4 if "seconds" in key else 2
+            figures[f"{key}_{name}"] = round(statistics.median(values), digits)
+            figures[f"{key}_{name}_range"] = [round(min(values), digits), round(max(values), digits)]
+        print(f"  {name}: {ratios[-1]:.0f} times as fast, {gaps[-1]:.2f} points", flush=True)
+    return figures | {"gram_speedup": round(min(ratios), 1), "gram_accuracy_gap_points": round(max(gaps), 2)}
+
+
+def latency() -> dict[str, object]:
+    """Return the time of a pass through our pruned networks over that through torch-pruning's, at equal MACs."""
+    _peer()
+    torch.set_num_threads(1)
+    figures: dict[str, object] = {"latency_pairs": TURNS}
+    worst = {"uniform": 0.0, "tolerance": 0.0}
+    for name, (network, example) in _subjects().items():
+        for allocation in worst:
+            ratio, found = _latency(network, example, allocation)
+            worst[allocation] = max(worst[allocation], ratio)
+            figures |= {f"{key}_{name}_{allocation}": value for key, value in found.items()}
+            print(f"  {name}, {allocation}: {ratio:.2f} of torch-pruning's time", flush=True)
+    ratios = {f"latency_ratio_torch_pruning_{allocation}": round(value, 3) for allocation, value in worst.items()}
+    return figures | ratios | {"latency_ratio_torch_pruning": round(worst["uniform"], 3)}
+
+
+def checked(count: int = 200) -> dict[str, object]:
+    """Return on how many random networks, and on which of torchvision's, pruning does what the gates did."""
+    torch.set_num_threads(1)
+    drawn, settled_pictures = _of_tests("random_networks").drawn, _of_tests("networks").pictures
+    apart, prunable = [], 0
+    for seed in range(count):
+        network, inputs = drawn(seed, smooth=False), settled_pictures(6)
+        spaces = trace(network, inputs)
+        prunable += bool(spaces.growable)
+        apart.append(_apart(network, spaces, inputs, random.Random(seed).uniform(0.05, 1.0))[0])
+    figures: dict[str, object] = {
+        "networks_drawn": count, "networks_prunable": prunable,
+        "networks_checked": sum(difference <= 1e-5 for difference in apart),
+        "networks_worst_difference": float(f"{max(apart):.2g}"),
+    }  # fmt: skip
+    print(f"  {figures}", flush=True)
+    for name in MODELS:
+        found = _torchvision(name)
+        figures |= {f"{key}_{name}": value for key, value in found.items()}
+        print(f"  {name}: {found}", flush=True)
+    return figures
+
+
+def hostile() -> dict[str, object]:
+    """Return what becomes of broken and hostile network files: read, and tried where they can be read."""
+    broken: Any = _of_tests("nets.broken_networks")
+    files, example = broken.broken_files(), torch.zeros(2, *broken.SHAPE)
+    broken.MARKER.unlink(missing_ok=True)
+    ends, slowest = dict.fromkeys(("refused_reading", "refused_trying", "accepted", "crashed"), 0), (0.0, "")
+    wordy = 0
+    for name, data in files:
+        begin = time.process_time()
+        end, words = _opened(data, example)
+        slowest = max(slowest, (time.process_time() - begin, name))
+        ends[end] += 1
+        wordy += end.startswith("refused") and ("\n" in words or not 10 < len(words) < 300)
+    return {
+        "hostile_files": len(files), **{f"hostile_{end}": number for end, number in ends.items()},
+        "hostile_not_one_sentence": wordy, "hostile_ran_something": broken.MARKER.exists(),
+        "hostile_slowest_seconds": round(slowest[0], 2), "hostile_slowest": slowest[1],
+    }  # fmt: skip
+
+
+def _contest(contest: Contest, seed: int) -> dict[str, float]:
+    """Return the times of all ways to select, and the accuracy after each, with one seed."""
+    problem = growth_images("digits", contest.family, "relu", "average", 1024, BATCH, seed)
+    network = _trained(problem, contest.widths, seed)
+    spaces = problem.spaces(network)
+    kept = {space: max(1, int(contest.share * spaces[space].size)) for space in spaces.growable}
+    inputs = [problem.batch(step)[0] for step in range(EXAMPLES // BATCH)]
+    made: dict[str, nn.Module] = {}
+    times: dict[str, list[float]] = {"gram": [], "corrected": [], "candidates": [], "exhaustive": []}
+
+    def timed(name: str, work: Callable[[], nn.Module]) -> None:
+        spent, made[name] = _timed(work)
+        times[name].append(spent)
+
+    def on_grams(rule: str) -> nn.Module:
+        return _imitated(network, trace(network, problem.example), inputs, kept, rule)
+
+    for name, limit in (("candidates", CANDIDATES), ("exhaustive", 0)):
+        for _ in range(3):
+            timed("gram", lambda: on_grams("line_search"))
+            timed("corrected", lambda: on_grams("fully_corrective"))
+        timed(name, lambda limit=limit: _by_candidates(network, spaces, problem, kept, limit, seed))
+    spent = {name: statistics.median(values) for name, values in times.items()}
+    right = {name: 100 * problem.accuracy(each) for name, each in made.items()}
+    return {
+        "candidates_over_gram": spent["candidates"] / spent["gram"],
+        "exhaustive_over_gram": spent["exhaustive"] / spent["gram"],
+        "candidates_over_corrected": spent["candidates"] / spent["corrected"],
+        "gap_points": right["candidates"] - right["gram"],
+        "gap_points_corrected": right["candidates"] - right["corrected"],
+        "gap_points_exhaustive": right["exhaustive"] - right["gram"],
+        "accuracy_whole": 100 * problem.accuracy(network), "accuracy_gram": right["gram"],
+        "accuracy_candidates": right["candidates"], "gram_cpu_seconds": spent["gram"],
+    }  # fmt: skip
+
+
+def _trained(problem: GrowthImages, widths: tuple[int, ...], seed: int) -> nn.Module:
+    network = problem.network(widths, generator_from(seed, "network"))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-4)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, TRAINING)
+    for step in range(TRAINING):
+        inputs, labels = problem.batch(step)
+        optimiser.zero_grad()
+        problem.loss(network(inputs), labels).backward()
+        optimiser.step()
+        falling.step()
+    return network.eval()
+
+
+def _imitated(
+    network: nn.Module, spaces: Spaces, batches: list[Tensor], kept: Mapping[int, int], rule: str = "line_search"
+) -> nn.Module:
+    """Return the smaller network, layer by layer: Gram matrix, selection, cut. `kept` are channels a space."""
+    prefix, now, widths = Prefix(spaces, batches), network, dict(zip(spaces.growable, spaces.widths, strict=True))
+    for space in spaces.growable:
+        prefix.advance(now, first_call(spaces, spaces[space].writers))
+        left = smaller(spaces, tuple(widths.values()))
+        found = contributions(now, left, space, prefix, POSITIONS, generator_from(0, "positions", space))
+        stop = Stop(max(1, kept[space] // found.members.shape[1]))
+        path = select(centred(found.gram.numpy()), rule, stop)
+        gates = gates_of(found.members, path.weights(path.at(stop.neurons)))
+        now = shrunk(now, left, {space: gates})[0].eval()
+        widths[space] = int((gates > 0).sum())
+    return now
+
+
+@torch.no_grad()
+def _by_candidates(
+    network: nn.Module, spaces: Spaces, problem: GrowthImages, kept: Mapping[int, int], limit: int, seed: int
+) -> nn.Module:
+    """Return the smaller network chosen as the released code chooses: by the loss with each candidate put in.
+
+    A step takes a fresh batch and `limit` random candidates that are not in yet (0: all of them), each with the step
+    1 / (n + 1); the whole network is run for each. Layers before keep their gates, layers behind are whole.
+    """
+    gates: dict[int, Tensor] = {}
+    chance, step = generator_from(seed, "candidates"), 0
+    with gated(network, spaces, gates):
+        for space in spaces.growable:
+            size = spaces[space].size
+            a, off = torch.zeros(size), torch.ones(size, dtype=torch.bool)
+            for number in range(kept[space]):
+                inputs, labels = problem.batch(step)
+                open_ = off.nonzero().flatten()
+                tried = open_[torch.randperm(len(open_), generator=chance)][: limit or None].tolist()
+                losses = []
+                for k in tried:
+                    gates[space] = size * number / (number + 1) * a
+                    gates[space][k] += size / (number + 1)
+                    losses.append(float(problem.loss(network(inputs), labels)))
+                best = tried[losses.index(min(losses))]
+                a, off[best] = a * number / (number + 1), False
+                a[best] += 1 / (number + 1)
+                step += 1
+            gates[space] = size * a
+    return shrunk(network, spaces, {space: gate.double() for space, gate in gates.items()})[0].eval()
+
+
+def _subjects() -> dict[str, tuple[nn.Module, Tensor]]:
+    """Return networks with random weights and a batch of pictures for each."""
+    generator = generator_from(0, "latency")
+    torch.manual_seed(0)
+    networks: dict[str, tuple[nn.Module, int]] = {
+        "resnet": (draw(family("resnet", (3, 32, 32), (16, 16, 32, 32, 64, 64), 10, "relu"), generator), 32),
+        "mobilenet": (draw(family("mobilenet", (3, 32, 32), (32, 32, 64, 64, 128), 10, "relu"), generator), 32),
+        "resnet18": (import_torchvision().models.resnet18(weights=None), 64),
+    }
+    return {
+        name: (network.eval(), torch.randn(16, 3, side, side, generator=generator))
+        for name, (network, side) in networks.items()
+    }
+
+
+def _latency(network: nn.Module, example: Tensor, allocation: str) -> tuple[float, dict[str, object]]:
+    """Return the ratio of the times of a pass, ours over theirs, at half the MACs, and what else there is to say."""
+    own, ours = _timed(lambda: _halved(network, example, allocation))
+    budget = macs(ours, example)
+    ratio = _equal_ratio(network, example, budget)
+    peers, theirs = _timed(lambda: _by_peer(network, example, ratio))
+    pairs = []
+    with torch.no_grad():
+        for turn in range(TURNS + 3):
+            first, second = (ours, theirs) if turn % 2 else (theirs, ours)
+            spent = _timed(lambda each=first: each(example))[0], _timed(lambda each=second: each(example))[0]
+            pairs.append(spent if turn % 2 else spent[::-1])
+    ratios = [mine / other for mine, other in pairs[3:]]
+    median = statistics.median(ratios)
+    return median, {
+        "latency_ratio": round(median, 3), "latency_ratio_quartiles": _quartiles(ratios),
+        "macs_ours_over_theirs": round(budget / macs(theirs, example), 4),
+        "macs_left": round(budget / macs(network, example), 4),
+        "parameters_ours_over_theirs": round(parameters(ours) / parameters(theirs), 3),
+        "pruning_time_ours_over_theirs": round(own / peers, 2),
+        "widths_ours": _widths(ours), "widths_theirs": _widths(theirs),
+    }  # fmt: skip
+
+
+def _halved(network: nn.Module, example: Tensor, allocation: str) -> nn.Module:
+    """Return the network pruned by us to half its MACs: graph, allocation, Gram matrices, selection and cuts."""
+    spaces = trace(network, example[:2])
+    curves, batches = {}, [example]
+    prefix = Prefix(spaces, batches)
+    for space in spaces.growable:
+        size, counts, errors = spaces[space].size, np.array([spaces[space].size]), np.zeros(1)
+        if allocation == "tolerance":
+            prefix.advance(network, first_call(spaces, spaces[space].writers))
+            found = contributions(network, spaces, space, prefix, POSITIONS, generator_from(0, "positions", space))
+            counts, errors = select(centred(found.gram.numpy()), "line_search", Stop(size)).best()
+            errors = errors / found.energy
+        curves[space] = Curve(counts, errors, size)
+    layers = layer_macs(network, example[:1])
+    kept = allotted(curves, allocation, 0.5, lambda widths: shrunken(layers, spaces, widths))
+    return _imitated(network, spaces, batches, kept)
+
+
+def _by_peer(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+    """Return the network pruned by torch-pruning: groups of its graph, lowest mean magnitudes first."""
+    peer, theirs = _peer(), copy.deepcopy(network)
+    head = next(module for module in reversed(list(theirs.modules())) if isinstance(module, nn.Linear))
+    peer.pruner.BasePruner(
+        theirs, example[:2], importance=peer.importance.MagnitudeImportance(p=2), pruning_ratio=ratio,
+        ignored_layers=[head],
+    ).step()  # fmt: skip
+    return theirs.eval()
+
+
+def _equal_ratio(network: nn.Module, example: Tensor, budget: int) -> float:
+    """Return the pruning ratio at which torch-pruning comes nearest to a budget of MACs, by halving."""
+    low, high, tried = 0.0, 1.0, []
+    for _ in range(10):
+        middle = (low + high) / 2
+        cost = macs(_by_peer(network, example, middle), example)
+        tried.append((abs(cost - budget), middle))
+        low, high = (middle, high) if cost > budget else (low, middle)
+        if tried[-1][0] <= CLOSE * budget:
+            break
+    return min(tried)[1]
+
+
+def _peer() -> Any:
+    try:
+        return importlib.import_module("torch_pruning")
+    except ImportError as error:
+        raise ValueError("torch-pruning is not installed: pip install 'optimisation-studio[bench]'") from error
+
+
+def _widths(network: nn.Module) -> list[int]:
+    return [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _torchvision(name: str) -> dict[str, object]:
+    """Return what becomes of one of torchvision's networks with 60 % of its prunable channels, or why nothing does."""
+    torch.manual_seed(0)
+    builder = getattr(import_torchvision().models, name)
+    network = _unsettled(builder(weights=None, init_weights=True) if name == "googlenet" else builder(weights=None))
+    inputs = torch.randn(2, 3, 64, 64)
+    try:
+        spaces = trace(network, inputs)
+        difference, exact, small = _apart(network, spaces, inputs, 0.6)
+    except (ValueError, RuntimeError) as error:
+        return {"reason": f"{type(error).__name__}: {error}"[:200]}
+    inner = [space for space in spaces.spaces if space.growable or "output" not in space.frozen]
+    return {
+        "prunable_share": round(sum(spaces.widths) / sum(space.size for space in inner), 3),
+        "difference": float(f"{difference:.2g}"), "difference_float64": float(f"{exact:.2g}"),
+        "macs_before": macs(network, inputs), "macs_after": macs(small, inputs),
+        "frozen": sorted({space.frozen for space in spaces.spaces if space.frozen}),
+    }  # fmt: skip
+
+
+def _unsettled(network: nn.Module) -> nn.Module:
+    """Return a network whose batch norms are not the identity, in evaluation mode."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            for part, low, high in (
+                (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5),
+                (module.weight.data, 0.5, 1.5), (module.bias.data, -0.5, 0.5),
+            ):  # fmt: skip
+                part.uniform_(low, high)
+    return network.eval()
+
+
+@torch.no_grad()
+def _apart(network: nn.Module, spaces: Spaces, inputs: Tensor, share: float) -> tuple[float, float, nn.Module]:
+    """Return how far the pruned network is from the gated one, in float32 and float64, and the pruned network.
+
+    Relative to the largest output of the gated one, or to 1 where that is less.
+    """
+    prefix, gates, apart = Prefix(spaces, [inputs]), {}, []
+    for space in spaces.growable:
+        prefix.advance(network, first_call(spaces, spaces[space].writers))
+        found = contributions(network, spaces, space, prefix, 4, generator_from(0, "positions", space))
+        path = select(centred(found.gram.numpy()), "line_search", Stop(max(1, round(share * len(found.members)))))
+        gates[space] = gates_of(found.members, path.weights())
+    small = network
+    for dtype in (torch.float64, torch.float32):
+        whole, given = copy.deepcopy(network).to(dtype), inputs.to(dtype)
+        small = shrunk(whole, spaces, gates)[0].eval()
+        with gated(whole, spaces, gates):
+            wanted = whole(given)
+        apart.append(float((small(given) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30)))
+    return apart[1], apart[0], small
+
+
+def _opened(data: bytes, example: Tensor) -> tuple[str, str]:
+    """Return what became of a file, and the words with which it was refused."""
+    try:
+        network = read_network(data, "dropped.safetensors")[0]
+    except ValueError as error:
+        return "refused_reading", str(error)
+    except Exception as error:
+        return "crashed", repr(error)
+    try:
+        trial(network, example, 4)
+    except ValueError as error:
+        return "refused_trying", str(error)
+    except Exception as error:
+        return "crashed", repr(error)
+    return "accepted", ""
+
+
+def _of_tests(name: str) -> Any:
+    """Return a module of the tests' helpers."""
+    folder = str(Path(__file__).resolve().parent.parent / "tests")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
+def _timed(work: Callable[[], Made]) -> tuple[float, Made]:
+    began = time.process_time()
+    made = work()
+    return time.process_time() - began, made
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    low, _, high = statistics.quantiles(values, n=4)
+    return [round(low, 3), round(high, 3)]
