@@ -87,7 +87,7 @@ class Selection:
 def centred(
     gram: Float[np.ndarray, "n n"], cross: Float[np.ndarray, " n"] | None = None, excess: float = 0.0
 ) -> Float[np.ndarray, "n n"]:
-    """Return the Gram matrix of the contributions minus their target.
+    """Return the Gram matrix of the contributions minus their target, in float64.
 
     The target is their mean (the layer's own output on the same inputs); with `cross` it is the mean plus a difference
     d to the original network's output: `cross` are <contribution_i, d> and `excess` is <d, d>. Raises `ValueError`
@@ -95,6 +95,7 @@ def centred(
     """
     if not np.isfinite(gram).all():
         raise ValueError("the contributions must be finite: the network gives inf or NaN on these examples")
+    gram = gram.astype(np.float64)
     rows = gram.mean(axis=1)
     found = gram - rows[:, None] - rows[None] + rows.mean()
     if cross is not None:
@@ -136,7 +137,7 @@ class _Move:
 def ranked(gram: Float[np.ndarray, "n n"], order: Int[np.ndarray, " n"], stop: Stop) -> Selection:
     """Return the path that takes neurons in a given order and gives those taken equal weights, as baselines do."""
     count = min(len(order), stop.neurons, stop.steps)
-    ordered = gram[np.ix_(order[:count], order[:count])]
+    ordered = gram[np.ix_(order[:count], order[:count])].astype(np.float64)
     numbers = np.arange(1, count + 1)
     errors = np.maximum(np.diagonal(ordered.cumsum(axis=0).cumsum(axis=1)), 0.0) / numbers**2
     places = tuple(np.sort(order[:number]) for number in numbers)

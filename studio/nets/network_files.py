@@ -24,7 +24,7 @@ from studio.nets.carry import copied
 from studio.nets.surgery import Edit, replayed
 
 FILE_LIMIT = 8 * PARAMETER_LIMIT
-HEADER_LIMIT = 16 * 2**20  # the log of a network that grew often takes several megabytes
+HEADER_LIMIT = 16 * 2**20  # it holds the log of edits, which grows with every round
 TENSOR_LIMIT, ITEM_LIMIT, DEPTH_LIMIT, SIDES = 20_000, 2_000_000, 32, 8
 NETWORK, LOG = "network.", "log."
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

@@ -193,10 +193,8 @@ def _power(power: int) -> str:
 
 
 def _legend(decay: Decay, rules: tuple[str, ...]) -> str:
-    names = "".join(
-        f'<span><i class="st-prune-way st-prune-c{index}"></i>{say(plain(name))}</span>'
-        for index, name in enumerate(rules)
-    )
+    lines = (f'<i class="st-prune-way st-prune-c{index}"></i>{say(plain(name))}' for index, name in enumerate(rules))
+    names = "".join(f"<span>{line}</span>" for line in lines)
     first = f" of {say(plain(decay.rules[0]))}" if len(rules) > 1 and decay.rules else ""
     fits = "".join(
         f'<span><i class="st-prune-way st-prune-fit{index}"></i>{name}{first}, R² <b class="st-prune-r{index}">'

@@ -82,6 +82,7 @@ class Runs:
     said: gr.HTML
     kind: gr.Dropdown
     file: gr.DownloadButton
+    step: gr.Number
 
     async def find(self, request: gr.Request, words: str, study: str, before: str) -> Updates:
         """Return the cards of the runs that hold the words; what has not changed is not sent again."""
@@ -125,6 +126,7 @@ class Runs:
             there = index < len(figures)
             updates[plot] = gr.update(value=figures[index] if there else None, visible=there)
         allowed = await asyncio.to_thread(self._formats, rows[0])
+        updates[self.step] = gr.update(value=rows[0].step)
         updates[self.kind] = gr.update(choices=list(allowed), value=allowed[0] if allowed else None)
         return updates | (await self.make(ids, allowed[0]) if allowed else {self.file: gr.update(interactive=False)})
 
@@ -150,6 +152,19 @@ class Runs:
                     yield _note(f"Repeating it: {step}")
                 agree, words = self.desk.verdict(row.id, fresh)
                 yield _note(f"{'✓' if agree else '✗'} Repeated: {words}.")
+            except NAMED_ERRORS as error:
+                yield alert_html(sentence(error))
+
+    async def undo(self, request: gr.Request, ids: str, step: float | None) -> AsyncGenerator[str, None]:
+        """Take the first chosen run back to an earlier step, as a new run that ends there."""
+        for row in self._rows(ids)[:1]:
+            try:
+                fresh = self.desk.back(row.id, int(step or 0), self.visitors.owner(request))
+                async for frame in self.desk.follow(fresh, 1.0):
+                    yield _note(f"Going back: step {frame.snapshot.step:,}" if frame else "Going back: waiting")
+                ended = self.desk.store.row(fresh)
+                words = f"The run that ends at step {ended.step:,} is the first of the list: save it, or go on with it"
+                yield _note(f"{words} on its own page.") if ended.frame else alert_html(ended.error or "it was stopped")
             except NAMED_ERRORS as error:
                 yield alert_html(sentence(error))
 
@@ -208,6 +223,8 @@ def runs_page(desk: Desk, visitors: Visitors, catalog: tuple[type[Study], ...], 
                 kind = gr.Dropdown(list(FORMATS), value="png", label="Format", min_width=110, scale=1)
                 file = gr.DownloadButton("Save", interactive=False, size="md", min_width=0)
                 repeat = gr.Button("Repeat it", size="md", min_width=0)
+                step = gr.Number(0, label="Step", precision=0, minimum=0, min_width=90, scale=1)
+                undo = gr.Button("Undo to this step", size="md", min_width=0)
                 delete = gr.Button("Delete", variant="stop", size="md", min_width=0)
             said = gr.HTML("")
             with gr.Row(elem_classes="st-sides"):
@@ -219,9 +236,9 @@ def runs_page(desk: Desk, visitors: Visitors, catalog: tuple[type[Study], ...], 
     ids = gr.Textbox("", visible="hidden", label="Chosen runs")
     runs = Runs(
         desk, visitors, catalog, words, study, cards, gr.State(""), ids, detail, sides, differences, charts, said, kind,
-        file,
+        file, step,
     )  # fmt: skip
-    _wire(runs, tab, repeat, delete)
+    _wire(runs, tab, repeat, undo, delete)
 
 
 def _side() -> Side:
@@ -234,14 +251,24 @@ def _side() -> Side:
         return Side(about, stage, plane, members, network, molecules)
 
 
-def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, delete: gr.Button) -> None:
+def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, undo: gr.Button, delete: gr.Button) -> None:
     given, found = [runs.words, runs.study, runs.seen], [runs.cards, runs.seen]
     gr.on(
         [tab.select, runs.words.change, runs.study.change, gr.Timer(LOOK).tick], runs.find, given, found,
         trigger_mode="always_last", queue=False, **QUIET,
     )  # fmt: skip
     parts = [part for side in runs.sides for part in vars(side).values()]
-    outputs = [runs.detail, runs.ids, *parts, runs.differences, *runs.charts, runs.said, runs.kind, runs.file]
+    outputs = [
+        runs.detail,
+        runs.ids,
+        *parts,
+        runs.differences,
+        *runs.charts,
+        runs.said,
+        runs.kind,
+        runs.file,
+        runs.step,
+    ]
 
     async def chosen(event: gr.EventData) -> Updates:
         return await runs.choose(str(getattr(event, "chosen", "")))
@@ -249,6 +276,9 @@ def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, delete: gr.Button) -> None
     runs.cards.select(chosen, None, outputs, trigger_mode="multiple", **QUIET)
     runs.kind.input(runs.make, [runs.ids, runs.kind], [runs.file, runs.said], **QUIET)
     repeat.click(runs.repeat, runs.ids, runs.said, concurrency_limit=None, **QUIET)
+    undo.click(runs.undo, [runs.ids, runs.step], runs.said, concurrency_limit=None, **QUIET).then(
+        runs.find, given, found, queue=False, **QUIET
+    )
     delete.click(runs.delete, runs.ids, [runs.said, runs.detail, runs.ids], js=SURE, queue=False, **QUIET).then(
         runs.find, given, found, queue=False, **QUIET
     )
