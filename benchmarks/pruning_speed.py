@@ -216,7 +216,7 @@ def _by_candidates(
     A step takes a fresh batch and `limit` random candidates that are not in yet (0: all of them), each with the step
     1 / (n + 1); the whole network is run for each. Layers before keep their gates, layers behind are whole.
     """
-    gates: dict[int, Tensor] = {}
+    gates = {space: torch.ones(spaces[space].size) for space in spaces.growable}
     chance, step = generator_from(seed, "candidates"), 0
     with gated(network, spaces, gates):
         for space in spaces.growable:

@@ -5,7 +5,7 @@ trains again, and so on. The growth is that of splitting steepest descent (Wu, W
 of its energy-aware follower (arXiv 1910.03103), of Firefly (arXiv 2102.08574) or a random one; the pruning is local
 imitation by forward selection (Ye, Wu and Liu, 2020, arXiv 2010.15969).
 
-    E(widths) = MACs + 100 parameters   (or either of them),      E <= ceiling B after a growth,   E <= B after a pruning
+    E(widths) = MACs + 100 parameters, or either of them;   E <= ceiling B after a growth,   E <= B after a pruning
 
 No paper alternates the two under one budget: the schedule is ours. Growth takes the largest share that stays below the
 ceiling, found by choosing again a few times; pruning shares one error among all layers. The optimiser, the neurons'
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from studio.core.problems import GrowthProblem
 from studio.core.runs import Run
-from studio.methods.budgets import UNITS, costs_of, cut_to, scaled, share_for, widths_cost
+from studio.methods.grow_and_prune_budget import UNITS, costs_of, cut_to, scaled, share_for, widths_cost
 from studio.methods.growing import Grown, live_of, trained_state
 from studio.methods.growing_rounds import STATE_BYTES, Step, changed_state, chosen_state, grown_state, step_of
 from studio.methods.growing_state import Live, first_state
@@ -156,9 +156,7 @@ def _first(
     first = first_state(problem, config.growth, total_steps(config), generator, widths)
     size = int(first.curve[-1, 3])
     if 12 * size > STATE_BYTES:
-        raise ValueError(
-            f"budget makes {size:,} parameters, and a snapshot holds {STATE_BYTES // 12:,}: take a smaller"
-        )
+        raise ValueError(f"budget makes {size:,} parameters, and a snapshot holds {STATE_BYTES // 12:,}: take less")
     return Reshaped(**vars(first), share=0.0, errors=(), dropped=())
 
 
@@ -192,26 +190,25 @@ def _scored(
     then moved along the line between two costs, and the choice made again.
     """
     own = float(costs_of(now.curve[-1:], unit))
-    share = share_for(widths_cost(live.network, live.spaces, problem.example, unit), live.spaces, target)
     idle = replace(now, step=now.step + 1, into=now.into + 1, phase="scoring", share=0.0, budget=0.0)
-    best, choice, reached, tries = idle, None, own, 0
-    low, high = 0.0, inf
-    while own < target and reached < CLOSE * target and tries < TRIES and share > 0:
+    best, choice, reached, tries, low, high = idle, None, own, 0, 0.0, inf
+    share = share_for(widths_cost(live.network, live.spaces, problem.example, unit), live.spaces, target)
+    while share > 0 and tries < TRIES and reached < CLOSE * target:
         generator.set_state(now.random)
-        after = replace(chosen_state(problem, replace(settings, share=share), generator, live, now), share=share)
-        tries += 1
-        cost = _cost_after(problem, unit, settings, generator, live, now)
+        after = chosen_state(problem, replace(settings, share=share), generator, live, now)
+        cost, tries = _cost_after(problem, unit, settings, generator, live, now), tries + 1
         if reached < cost <= target:
-            best, choice, reached = after, live.choice, cost
-        low, high = (max(low, share), high) if cost <= target else (low, min(high, share))
-        if cost == own:
-            share = (share + min(high, 2 * share)) / 2 if high < inf else 2 * share
-        else:
-            share *= (target - own) / (cost - own) * (1.0 if cost <= target else CLOSE)
-        if not low < share < high:
-            share = (low + high) / 2 if high < inf else 1.5 * low
+            best, choice, reached = replace(after, share=share), live.choice, cost
+        low, high = (share, high) if cost <= target else (low, share)
+        share = _next_share(share, (cost - own) / (target - own), low, high)
     live.choice = choice
-    return replace(best, spent=now.spent + max(1, tries) * (best.spent - now.spent))
+    return replace(best, spent=now.spent + tries * (best.spent - now.spent))
+
+
+def _next_share(share: float, way: float, low: float, high: float) -> float:
+    """Return the share to try after one that led so far on the `way` to the target; those outside are known to fail."""
+    found = 2 * share if way <= 0 else share * CLOSE / way if way > 1 else share / way
+    return found if low < found < high else (low + high) / 2 if high < inf else 1.5 * low
 
 
 def _cost_after(

@@ -26,6 +26,7 @@ from studio.methods.pruning_baselines import BASELINES, baseline_order, scores
 from studio.methods.pruning_budget import Curve, allotted
 from studio.methods.pruning_cut import shrunk
 from studio.methods.pruning_layer import Layer, begun, chosen, decays, looked_at, selected, tolerance_of
+from studio.methods.pruning_refit import refit
 from studio.methods.pruning_state import (
     CUT,
     TRAINED,
@@ -40,7 +41,7 @@ from studio.methods.pruning_state import (
     states,
 )
 from studio.nets.carry import moments, remember
-from studio.nets.contributions import reader_names
+from studio.nets.contributions import Wanted, reader_names
 from studio.nets.costs import layer_macs, shrunken
 from studio.nets.prefix import Prefix, first_call
 from studio.nets.spaces import Spaces
@@ -56,8 +57,9 @@ class PruneConfig:
 
     `macs` is the share of the multiply-accumulates to keep and `allocation` how layers share the cut; `channels` the
     largest share of its channels a layer keeps, `tolerance` the error (relative to the square of its output) at which a
-    layer's selection ends: whichever comes first. `examples` calibrate, at most `positions` places of each. A layer's
-    selection is shown in `frames`; steps of training come before, `between` layers and `after` them.
+    layer's selection ends: whichever comes first. With `refit` the readers' weights are solved anew. `examples`
+    calibrate, at most `positions` places of each. A layer's selection is shown in `frames`; steps of training come
+    before, `between` layers and `after` them.
     """
 
     method: str = "line_search"
@@ -68,6 +70,7 @@ class PruneConfig:
     tolerance: float = 0.0
     allocation: str = "tolerance"
     removal: bool = True
+    refit: bool = False
     distance: str = "mse"
     screen: int = 10
     examples: int = 256
@@ -97,8 +100,8 @@ def pruning(
     does not, and is neither trained nor tuned. Raises `ValueError` where the network has nothing to prune, or tuning is
     asked of one that does not travel.
     """
-    if not own and (config.training or config.between or config.after):
-        raise ValueError("a network as large as this one is pruned without training: set all training to 0")
+    if not own and (config.training or config.between or config.after or config.refit):
+        raise ValueError("a network as large as this one keeps its weights: set all training to 0 and refit off")
     spaces = problem.spaces(network)
     if not spaces.growable:
         why = "; ".join(dict.fromkeys(f"{space.name}: {space.frozen}" for space in spaces.spaces if space.frozen))
@@ -140,6 +143,7 @@ def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: 
     live = Live(
         original.eval(), network.eval(), whole, smaller(whole, now.widths), Prefix(whole, batches),
         Prefix(whole, batches), layer_macs(original, problem.example),
+        {space: gates.nonzero().flatten() for space, gates in zip(whole.growable, now.gates, strict=True)},
     )  # fmt: skip
     if now.first:
         tuned = live.original if now.step < config.training else network
@@ -233,10 +237,10 @@ def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live
 
 def _looked(
     config: PruneConfig, seed: int, live: Live, network: nn.Module, spaces: Spaces, space: int, prefix: Prefix,
-    original: tuple[nn.Module, Prefix] | None, positions: int = 0,
+    original: Wanted | None, positions: int = 0,
 ):  # fmt: skip
     generator = generator_from(seed, "positions", space)
-    for runs, of in ((prefix, network), *(() if original is None else ((original[1], original[0]),))):
+    for runs, of in ((prefix, network), *(() if original is None else ((original.prefix, original.network),))):
         place = first_call(spaces, spaces[space].writers)
         if place < runs.place:
             runs.forget()
@@ -270,16 +274,18 @@ def _selected(
         reason = path.reason or "neurons"
     if not ends:
         return replace(after, phase="selecting")
-    return _cut(problem, live, after, place, gates, error, reason)
+    return _cut(problem, config, seed, live, after, place, gates, error, reason)
 
 
 def _cut(
-    problem: GrowthProblem, live: Live, now: Pruned, place: int, gates: Tensor, error: float, reason: str
-) -> Pruned:
+    problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, now: Pruned, place: int, gates: Tensor,
+    error: float, reason: str,
+) -> Pruned:  # fmt: skip
     """Return the snapshot with a layer's channels removed from the network."""
     space = live.whole.growable[place]
+    before = live.network
     if not bool((gates == 1).all()):
-        live.network = shrunk(live.network, live.spaces, {space: gates})[0].eval()
+        live.network = shrunk(before, live.spaces, {space: gates})[0].eval()
     live.layer = None
 
     def put(values: tuple, value: object) -> tuple:
@@ -287,15 +293,27 @@ def _cut(
 
     after = replace(
         now, phase="cutting", gates=put(now.gates, gates), errors=put(now.errors, error),
-        reasons=put(now.reasons, reason), state=states(live.network) if now.state else (),
+        reasons=put(now.reasons, reason),
     )  # fmt: skip
     live.spaces = smaller(live.whole, after.widths)
+    if config.refit:
+        wanted = _original(live) if config.target == "original" else Wanted(before, live.calibration, {})
+        generator = generator_from(seed, "refit", space)
+        refit(live.network, live.spaces, space, live.calibration, config.positions, generator, wanted)
+    live.kept[space] = gates.nonzero().flatten()
+    if config.refit or now.state:
+        after = replace(after, state=states(live.network))
     return measured(problem, live.network, after, CUT)
+
+
+def _original(live: Live) -> Wanted:
+    """Return the original network as what is to be imitated, without the channels that are gone."""
+    return Wanted(live.original, live.reference, live.kept)
 
 
 def _layer(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, space: int) -> Layer:
     """Return a space ready to be selected from."""
-    aim = (live.original, live.reference) if config.target == "original" else None
+    aim = _original(live) if config.target == "original" else None
     found, gram = _looked(config, seed, live, live.network, live.spaces, space, live.calibration, aim)
     order, outputs = None, None
     if config.method in BASELINES:

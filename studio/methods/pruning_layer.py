@@ -16,7 +16,7 @@ from studio.methods.global_imitation import Outputs, imitate_outputs
 from studio.methods.pruning_baselines import BASELINES
 from studio.methods.pruning_cut import gates_of
 from studio.methods.pruning_state import Pruned
-from studio.nets.contributions import Contributions, contributions
+from studio.nets.contributions import Contributions, Wanted, contributions
 from studio.nets.prefix import Prefix
 from studio.nets.spaces import Spaces
 
@@ -25,6 +25,7 @@ METHODS = (*LOCAL, "global", *BASELINES)
 MOMENTS = 64  # steps whose weights are kept to be shown
 POINTS = (1, 2, 4, 8, 16, 32)  # calibration examples of the decays, before all
 DECAY = 96  # neurons up to which decays are followed
+SILENT = 1e-14  # of the loudest neuron's square: a neuron below it adds nothing
 RANKED = 512  # above so many neurons the rank is taken to be what the number of values allows
 
 
@@ -49,7 +50,7 @@ class Layer:
 
 def looked_at(
     network: nn.Module, spaces: Spaces, space: int, prefix: Prefix, positions: int, generator: torch.Generator,
-    original: tuple[nn.Module, Prefix] | None,
+    original: Wanted | None,
 ) -> tuple[Contributions, np.ndarray]:  # fmt: skip
     """Return the contributions of a space and their Gram matrix about the target, of the original where it is given."""
     found = contributions(network, spaces, space, prefix, positions, generator, original)
@@ -105,12 +106,15 @@ def selected(layer: Layer, rule: str, stop: Stop, removal: bool, screen: int, no
 def chosen(layer: Layer, path: Selection, neurons: int) -> tuple[Tensor, float]:
     """Return the gates of a layer's channels after its selection, and the error relative to the layer's output.
 
-    A baseline's channels keep their weights: it has no others to give them.
+    A baseline's channels keep their weights: it has no others to give them. A neuron that is silent on all examples is
+    the origin of the hull: its weight makes the others' sum smaller, and it is dropped, as it adds nothing itself.
     """
     last = path.weights(path.at(neurons) if layer.outputs is None and layer.order is None else -1)
     if layer.order is not None:
         last = (last > 0) / len(last)
     error = float(last @ layer.gram @ last) if layer.order is None else _plain_error(layer, last)
+    loud = np.diagonal(layer.found.gram.numpy()) > SILENT * layer.found.gram.diagonal().max().item()
+    last = np.where(loud, last, 0.0) if (last[loud] > 0).any() else last
     return gates_of(layer.found.members, last), max(error, 0.0) / max(layer.found.energy, np.finfo(float).tiny)
 
 

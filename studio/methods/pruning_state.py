@@ -81,7 +81,7 @@ class Live:
 
     `spaces` are the original's, with the sizes that are left. `calibration` and `reference` hold the same examples, run
     as far as they need not be run again through the pruned and the original network. `layer` is what the space in work
-    is imitated from, `shares` the cost of each layer with a weight.
+    is imitated from, `shares` the cost of each layer with a weight, `kept` the channels that are left of each space.
     """
 
     original: nn.Module
@@ -91,6 +91,7 @@ class Live:
     calibration: Prefix
     reference: Prefix
     shares: dict[str, float]
+    kept: dict[int, Tensor]
     optimiser: torch.optim.Optimizer | None = None
     layer: object = None
 

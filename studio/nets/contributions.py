@@ -10,9 +10,9 @@ Nothing of size channels times outputs is kept: for a reader with patches x and 
 summed over examples in float64, at positions drawn for each example where the reader has more of them.
 """
 
-__all__ = ["Contributions", "contributions", "gated", "reader_names"]
+__all__ = ["Contributions", "Wanted", "contributions", "gated", "reader_names", "sampled"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,14 +49,45 @@ class Contributions:
     values: int
 
 
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A network whose readers' outputs are to be imitated, with its own prefix over the same examples.
+
+    `kept` are the channels that are left of those spaces that were pruned since, in their order.
+    """
+
+    network: nn.Module
+    prefix: Prefix
+    kept: Mapping[int, Tensor]
+
+    def seen(self, spaces: Spaces, readers: Sequence[Axis], index: int) -> list[list[Tensor]]:
+        """Return what each reader made of a batch, call by call: the channels that are left of it."""
+        found = []
+        for axis, calls in zip(readers, _seen(self.network, readers, self.prefix, index), strict=True):
+            places = self._rows(spaces, axis.module)
+            module = self.network.get_submodule(axis.module)
+            found.append([
+                made if places is None else made.index_select(_channel_axis(module, made), places.to(made.device))
+                for _, made in calls
+            ])  # fmt: skip
+        return found
+
+    def _rows(self, spaces: Spaces, module: str) -> Tensor | None:
+        """Return which outputs of a layer are left, None for all."""
+        for axis in spaces.axes:
+            if axis.role == "writer" and axis.module == module and axis.tensor.endswith("weight"):
+                return self.kept.get(axis.layout[0].space)
+        return None
+
+
 def contributions(
     network: nn.Module, spaces: Spaces, space: int, prefix: Prefix, positions: int, generator: torch.Generator,
-    original: tuple[nn.Module, Prefix] | None = None,
+    original: Wanted | None = None,
 ) -> Contributions:  # fmt: skip
     """Return the Gram matrix of a space over the examples of a prefix.
 
-    At most `positions` places of each example and reader are taken. `original` is the network to imitate where it is
-    not this one, with its own prefix over the same examples. Raises `ValueError` where nothing reads the space.
+    At most `positions` places of each example and reader are taken. `original` is what to imitate where it is not this
+    network. Raises `ValueError` where nothing reads the space.
     """
     readers = spaces.along(space, "reader")
     if not readers:
@@ -67,16 +98,16 @@ def contributions(
     excess, values = 0.0, 0
     with torch.no_grad(), evaluating(network), ExitStack() as stack:
         if original is not None:
-            stack.enter_context(evaluating(original[0]))
+            stack.enter_context(evaluating(original.network))
         for index in range(len(prefix.batches)):
             seen = _seen(network, readers, prefix, index)
-            wanted = [[(None, None)] * len(calls) for calls in seen] if original is None else _seen(
-                original[0], readers, original[1], index
-            )  # fmt: skip
+            wanted = (
+                [[None] * len(calls) for calls in seen] if original is None else original.seen(spaces, readers, index)
+            )
             for axis, calls, aims in zip(readers, seen, wanted, strict=True):
                 module = network.get_submodule(axis.module)
                 part = _Part(module, axis, spaces, space)
-                for (given, made), (_, aim) in zip(calls, aims, strict=True):
+                for (given, made), aim in zip(calls, aims, strict=True):
                     places = _places(made, isinstance(module, nn.Linear), positions, generator)
                     off = None if aim is None else _taken(aim - made, isinstance(module, nn.Linear), places).double()
                     gram += part.products(given, places)
@@ -179,6 +210,47 @@ def _taken(values: Tensor, linear: bool, places: tuple[Tensor, ...]) -> Tensor:
     return values[places] if linear else values.movedim(1, -1)[places]
 
 
+def patches(module: nn.Module, given: Tensor, places: tuple[Tensor, ...], channels: int) -> Tensor:
+    """Return what a linear layer or convolution multiplies at some places: (rows, channels, entries), in float64."""
+    if isinstance(module, nn.Linear):
+        return given[places].reshape(len(places[0]), channels, -1).double()
+    layer: Any = module
+    around = list(layer._reversed_padding_repeated_twice)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    windows = F.pad(given, around, mode=mode) if any(around) else given
+    sides = windows.dim() - 2
+    for side in range(sides):
+        reach = layer.dilation[side] * (layer.kernel_size[side] - 1) + 1
+        windows = windows.unfold(2 + side, reach, layer.stride[side])
+    steps = tuple(slice(None, None, step) for step in layer.dilation)
+    windows = windows[(..., *steps)].movedim(1, 1 + sides)
+    return windows[places].reshape(len(places[0]), channels, -1).double()
+
+
+def sampled(
+    network: nn.Module, spaces: Spaces, space: int, prefix: Prefix, positions: int, generator: torch.Generator,
+    wanted: Wanted,
+) -> Iterator[tuple[str, Tensor, Tensor]]:  # fmt: skip
+    """Yield, batch by batch and call by call, a reader's name, its patches (rows, inputs) and what its outputs lack.
+
+    What they lack (rows, outputs) is the difference to the wanted network's. Transposed convolutions are left out.
+    """
+    readers = spaces.along(space, "reader")
+    for index in range(len(prefix.batches)):
+        with torch.no_grad(), evaluating(network), evaluating(wanted.network):
+            seen, aims = _seen(network, readers, prefix, index), wanted.seen(spaces, readers, index)
+        for axis, calls, own in zip(readers, seen, aims, strict=True):
+            module = network.get_submodule(axis.module)
+            linear = isinstance(module, nn.Linear)
+            if isinstance(module, TRANSPOSED):
+                continue
+            for (given, made), aim in zip(calls, own, strict=True):
+                places = _places(made, linear, positions, generator)
+                channels = given.shape[_channel_axis(module, given)]
+                found = patches(module, given, places, channels).flatten(1)
+                yield axis.module, found, _taken(aim - made, linear, places).double()
+
+
 class _Part:
     """One reader of a space: its weights for the space's channels, and what it sees of them."""
 
@@ -226,20 +298,8 @@ class _Part:
 
     def _patches(self, given: Tensor, places: tuple[Tensor, ...]) -> Tensor:
         """Return what the reader multiplies at some places: (rows, channels, entries), in float64."""
-        stop = self.start + self.size * self.each
-        if self.linear:
-            return given[..., self.start : stop][places].reshape(len(places[0]), self.size, -1).double()
-        module: Any = self.module
-        around = list(module._reversed_padding_repeated_twice)
-        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        windows = F.pad(given[:, self.start : stop], around, mode=mode) if any(around) else given[:, self.start : stop]
-        sides = windows.dim() - 2
-        for side in range(sides):
-            reach = module.dilation[side] * (module.kernel_size[side] - 1) + 1
-            windows = windows.unfold(2 + side, reach, module.stride[side])
-        steps = tuple(slice(None, None, step) for step in module.dilation)
-        windows = windows[(..., *steps)].movedim(1, 1 + sides)
-        return windows[places].reshape(len(places[0]), self.size, -1).double()
+        own = slice(self.start, self.start + self.size * self.each)
+        return patches(self.module, given[..., own] if self.linear else given[:, own], places, self.size)
 
     def _block(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the Gram matrix of channels with patches (r, c, k) and weights (o, c, k), the cheaper way."""

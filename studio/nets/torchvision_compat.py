@@ -44,7 +44,7 @@ def import_open_clip() -> ModuleType:
 
 def _declare(operator: str) -> None:
     """Make one operator's signature known and forget the half-loaded modules."""
-    for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
+    for name in [name for name in list(sys.modules) if name == "torchvision" or name.startswith("torchvision.")]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
     library.define(f"{operator}{_SIGNATURE}")

@@ -87,6 +87,9 @@ class Prune(Study):
     order: Annotated[str, Choice(*ORDERS), Knob("Order", "of the layers, from the input or from the output",
                                                advanced=True)] = "forward"  # fmt: skip
     removal: Annotated[bool, Knob("Removal", "a step may also shrink or remove a channel", advanced=True)] = True
+    refit: Annotated[
+        bool, Knob("Refit", "solve all weights of the layers that read the kept channels anew, not in the paper")
+    ] = False
     distance: Annotated[str, Choice(*DISTANCES), Knob("Distance", "of outputs, in global imitation", advanced=True)] = (
         "mse"
     )
@@ -188,7 +191,7 @@ class Prune(Study):
             tolerance=self.tolerance, allocation=self.allocation, removal=self.removal, distance=self.distance,
             screen=self.screen, examples=min(self.examples, self.count), positions=self.positions, frames=self.frames,
             training=self.training, between=self.between, after=self.after, rate=self.rate,
-            tuning_rate=self.tuning_rate,
+            tuning_rate=self.tuning_rate, refit=self.refit,
         )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def test_methods_are_compared_at_equal_numbers_of_distinct_neurons():
             path.at(0)
 
 
-@pytest.mark.parametrize("weight", (0.0005, 0.002, 0.008))
+@pytest.mark.parametrize("weight", (0.002, 0.004, 0.008))
 def test_a_planted_bad_neuron_is_removed(weight):
     """G13: two copies of one bad neuron; with removal their weights become 0, without it they stay."""
     rows = sphere(60, 20)

@@ -13,7 +13,7 @@ from torch import nn
 
 from studio.methods.forward_selection import Stop, centred, select
 from studio.methods.pruning_cut import gates_of, shrunk
-from studio.nets.contributions import contributions, gated
+from studio.nets.contributions import Wanted, contributions, gated
 from studio.nets.modes import evaluating
 from studio.nets.prefix import Prefix, first_call
 from studio.nets.spaces import trace
@@ -144,7 +144,7 @@ def test_the_original_is_imitated_with_what_was_lost_before(name):
     before, _ = shrunk(network, spaces, {first: gate})
     aims = reader_outputs(network, spaces, space, inputs, torch.ones(spaces[space].size))
     found = contributions(
-        before, spaces, space, Prefix(spaces, [inputs]), ALL, generator(), (network, Prefix(spaces, [inputs]))
+        before, spaces, space, Prefix(spaces, [inputs]), ALL, generator(), Wanted(network, Prefix(spaces, [inputs]), {})
     )
     weights = np.random.default_rng(0).dirichlet(np.ones(len(found.members)))
     gates = gates_of(found.members, weights)

@@ -25,6 +25,8 @@ from studio.nets.surgery import Change, Edit
 
 UNITS = tuple(COUNTERS)
 FETCHES = {"macs": 0.0, "parameters": 1.0, "energy": FETCH}  # what a parameter adds to each cost
+RULE = "line_search"
+STEPS = 16  # of a selection for each neuron there is; an error that has not vanished by then hardly falls any more
 HALVINGS = 50
 MOST = 64.0  # times as wide: more is not looked for
 Cost = Callable[[Mapping[int, float]], float]
@@ -56,9 +58,8 @@ def widths_cost(network: nn.Module, spaces: Spaces, example: Tensor, unit: str) 
     Every tensor costs a product over its axes, so that no network is built; spaces that are not named keep their size.
     The counts are exact, and fractions of channels are allowed.
     """
-    prices = (
-        {} if unit == "parameters" else {f"{name}.weight": each for name, each in layer_macs(network, example).items()}
-    )
+    layers = {} if unit == "parameters" else layer_macs(network, example)
+    prices = {f"{name}.weight": price for name, price in layers.items()}
     for name, parameter in network.named_parameters():
         prices[name] = prices.get(name, 0.0) + FETCHES[unit] * parameter.numel()
     rest = COUNTERS[unit](network, example) - sum(prices.values())
@@ -130,7 +131,7 @@ def cut_to(
     prefix, curves = Prefix(spaces, batches), {}
     for space in spaces.growable:
         layer = _looked(network, spaces, space, prefix, positions, generator)
-        kept, errors = select(layer.gram, "line_search", Stop()).best()
+        kept, errors = select(layer.gram, RULE, Stop(steps=STEPS * len(layer.gram))).best()
         curves[space] = Curve(kept, errors / max(layer.found.energy, 1e-300), len(layer.gram), layer.groups)
     allowed = allotted(curves, "tolerance", budget / whole, cost)
     prefix.forget()
@@ -140,7 +141,7 @@ def cut_to(
         if allowed[space] >= len(layer.gram):
             found.append(0.0)
             continue
-        path = select(layer.gram, "line_search", Stop(neurons=allowed[space]))
+        path = select(layer.gram, RULE, Stop(allowed[space], steps=STEPS * len(layer.gram)))
         gates, error = chosen(layer, path, allowed[space])
         now, made = shrunk(now, left, {space: gates})
         changes[space], edits = cut(gates), edits + made
