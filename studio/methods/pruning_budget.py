@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 ALLOCATIONS = ("tolerance", "uniform")
 HALVINGS = 60
+LOOSEST, TIGHTEST = 100.0, 1e-16  # errors between which the one that meets the budget is looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,12 @@ def allotted(
     if allocation not in ALLOCATIONS:
         raise ValueError(f"allocation must be one of {', '.join(ALLOCATIONS)}, got {allocation!r}")
 
+    loosest = max([LOOSEST, *(float(curve.errors.max()) for curve in curves.values())])
+
     def kept(level: float) -> dict[int, int]:
         if allocation == "uniform":
             return {space: max(1, int(level * curve.size + 1e-9)) for space, curve in curves.items()}
-        least = 10.0 ** (2 - 18 * level)  # level 0 allows an error of 100, level 1 one of 1e-16
+        least = loosest * (TIGHTEST / loosest) ** level
         return {space: curve.vertices(least) for space, curve in curves.items()}
 
     def price(vertices: Mapping[int, int]) -> float:

@@ -185,7 +185,7 @@ def _seen(network: nn.Module, readers: Sequence[Axis], prefix: Prefix, index: in
         for place, axis in enumerate(readers)
     ]
     try:
-        prefix.output(network, index)
+        prefix.reach(network, index, [axis.module for axis in readers])
     finally:
         for handle in handles:
             handle.remove()

@@ -71,6 +71,15 @@ class Prefix:
         values = self._walked(network, self._kept[index], len(self._nodes))
         return next(values[node] for node in reversed(self._nodes) if node.op == "output")
 
+    def reach(self, network: nn.Module, index: int, modules: Sequence[str]) -> None:
+        """Run the network on one batch as far as the last call of one of these modules, for what their hooks see."""
+        if self._graph is None:
+            network(self.batches[index])
+            return
+        wanted = set(modules)
+        called = [at for at, node in enumerate(self._nodes) if node.op == "call_module" and node.target in wanted]
+        self._walked(network, self._kept[index], max(called, default=len(self._nodes) - 1) + 1)
+
     def _walked(self, network: nn.Module, kept: dict[fx.Node, Any], place: int) -> dict[fx.Node, Any]:
         walker = fx.Interpreter(network, garbage_collect_values=False, graph=self._graph.graph)  # type: ignore[union-attr]
         written = any(writes_in_place(network, node) for node in self._nodes[self._place : place])
