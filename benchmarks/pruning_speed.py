@@ -25,9 +25,10 @@ from studio.core.seeds import generator_from
 from studio.methods.forward_selection import Stop, centred, select
 from studio.methods.pruning_budget import Curve, allotted
 from studio.methods.pruning_cut import gates_of, shrunk
+from studio.methods.pruning_refit import refit
 from studio.methods.pruning_state import smaller
-from studio.nets.contributions import contributions, gated
-from studio.nets.costs import layer_macs, macs, parameters, shrunken
+from studio.nets.contributions import Wanted, contributions, gated
+from studio.nets.costs import layer_macs, macs, shrunken
 from studio.nets.families import draw, family
 from studio.nets.network_files import read_network
 from studio.nets.prefix import Prefix, first_call
@@ -101,18 +102,18 @@ def latency() -> dict[str, object]:
 def checked(count: int = 200) -> dict[str, object]:
     """Return on how many random networks, and on which of torchvision's, pruning does what the gates did."""
     torch.set_num_threads(1)
-    drawn, settled_pictures = _of_tests("random_networks").drawn, _of_tests("networks").pictures
+    drawn, inputs = _of_tests("random_networks").drawn, _of_tests("networks").pictures(6)
     apart, prunable = [], 0
     for seed in range(count):
-        network, inputs = drawn(seed, smooth=False), settled_pictures(6)
+        network = drawn(seed, smooth=False)
         spaces = trace(network, inputs)
         prunable += bool(spaces.growable)
         apart.append(_apart(network, spaces, inputs, random.Random(seed).uniform(0.05, 1.0))[0])
-    figures: dict[str, object] = {
-        "networks_drawn": count, "networks_prunable": prunable,
-        "networks_checked": sum(difference <= 1e-5 for difference in apart),
-        "networks_worst_difference": float(f"{max(apart):.2g}"),
-    }  # fmt: skip
+    figures: dict[str, object] = {"networks_drawn": count, "networks_prunable": prunable}
+    figures |= {
+        "networks_checked": sum(each <= 1e-5 for each in apart),
+        "networks_worst_difference": _short(max(apart)),
+    }
     print(f"  {figures}", flush=True)
     for name in MODELS:
         found = _torchvision(name)
@@ -126,8 +127,8 @@ def hostile() -> dict[str, object]:
     broken: Any = _of_tests("nets.broken_networks")
     files, example = broken.broken_files(), torch.zeros(2, *broken.SHAPE)
     broken.MARKER.unlink(missing_ok=True)
-    ends, slowest = dict.fromkeys(("refused_reading", "refused_trying", "accepted", "crashed"), 0), (0.0, "")
-    wordy = 0
+    ends: dict[str, int] = {"refused_reading": 0, "refused_trying": 0, "accepted": 0, "crashed": 0}
+    slowest, wordy = (0.0, ""), 0
     for name, data in files:
         begin = time.process_time()
         end, words = _opened(data, example)
@@ -149,14 +150,14 @@ def _contest(contest: Contest, seed: int) -> dict[str, float]:
     kept = {space: max(1, int(contest.share * spaces[space].size)) for space in spaces.growable}
     inputs = [problem.batch(step)[0] for step in range(EXAMPLES // BATCH)]
     made: dict[str, nn.Module] = {}
-    times: dict[str, list[float]] = {"gram": [], "corrected": [], "candidates": [], "exhaustive": []}
+    times: dict[str, list[float]] = {"gram": [], "refitted": [], "candidates": [], "exhaustive": []}
     ways: dict[str, Callable[[], nn.Module]] = {
-        "gram": lambda: _imitated(network, trace(network, problem.example), inputs, kept, "line_search"),
-        "corrected": lambda: _imitated(network, trace(network, problem.example), inputs, kept, "fully_corrective"),
+        "gram": lambda: _imitated(network, trace(network, problem.example), inputs, kept),
+        "refitted": lambda: _imitated(network, trace(network, problem.example), inputs, kept, True),
         "candidates": lambda: _by_candidates(network, spaces, problem, kept, CANDIDATES, seed),
         "exhaustive": lambda: _by_candidates(network, spaces, problem, kept, 0, seed),
     }
-    quick = ("gram", "corrected")
+    quick = ("gram", "refitted")
     for name in (*quick, *quick, "candidates", *quick, "exhaustive", *quick):
         spent, made[name] = _timed(ways[name])
         times[name].append(spent)
@@ -166,15 +167,13 @@ def _contest(contest: Contest, seed: int) -> dict[str, float]:
     return {
         "candidates_over_gram": spent["candidates"] / spent["gram"],
         "exhaustive_over_gram": spent["exhaustive"] / spent["gram"],
-        "candidates_over_corrected": spent["candidates"] / spent["corrected"],
+        "candidates_over_refitted": spent["candidates"] / spent["refitted"],
         "gap_points": right["candidates"] - right["gram"],
-        "gap_points_corrected": right["candidates"] - right["corrected"],
+        "gap_points_refitted": right["candidates"] - right["refitted"],
         "gap_points_exhaustive": right["exhaustive"] - right["gram"],
         "gap_points_tuned": tuned["candidates"] - tuned["gram"],
-        "gap_points_tuned_corrected": tuned["candidates"] - tuned["corrected"],
         "accuracy_whole": 100 * problem.accuracy(network), "accuracy_gram": right["gram"],
-        "accuracy_candidates": right["candidates"], "accuracy_gram_tuned": tuned["gram"],
-        "gram_cpu_seconds": spent["gram"],
+        "accuracy_candidates": right["candidates"], "gram_cpu_seconds": spent["gram"],
     }  # fmt: skip
 
 
@@ -193,19 +192,27 @@ def _fitted(problem: GrowthImages, network: nn.Module, steps: int, rate: float) 
 
 
 def _imitated(
-    network: nn.Module, spaces: Spaces, batches: list[Tensor], kept: Mapping[int, int], rule: str = "line_search"
+    network: nn.Module, spaces: Spaces, batches: list[Tensor], kept: Mapping[int, int], refitted: bool = False
 ) -> nn.Module:
-    """Return the smaller network, layer by layer: Gram matrix, selection, cut. `kept` are channels a space."""
-    prefix, now, widths = Prefix(spaces, batches), network, dict(zip(spaces.growable, spaces.widths, strict=True))
-    for space in spaces.growable:
+    """Return the smaller network, layer by layer: Gram matrix, selection, cut. `kept` are channels a space.
+
+    With `refitted` the weights of what reads a space are then solved anew towards the outputs of the whole network.
+    """
+    prefix, whole, left, now = Prefix(spaces, batches), Prefix(spaces, batches), spaces, network
+    widths, channels = list(spaces.widths), {}
+    for number, space in enumerate(spaces.growable):
         prefix.advance(now, first_call(spaces, spaces[space].writers))
-        left = smaller(spaces, tuple(widths.values()))
         found = contributions(now, left, space, prefix, POSITIONS, generator_from(0, "positions", space))
         stop = Stop(max(1, kept[space] // found.members.shape[1]))
-        path = select(centred(found.gram.numpy()), rule, stop)
+        path = select(centred(found.gram.numpy()), "line_search", stop)
         gates = gates_of(found.members, path.weights(path.at(stop.neurons)))
         now = shrunk(now, left, {space: gates})[0].eval()
-        widths[space] = int((gates > 0).sum())
+        widths[number] = int((gates > 0).sum())
+        left = smaller(spaces, tuple(widths))
+        if refitted:
+            wanted = Wanted(network, whole, channels)
+            refit(now, left, space, prefix, POSITIONS, generator_from(0, "refit", space), wanted)
+            channels[space] = gates.nonzero().flatten()
     return now
 
 
@@ -245,15 +252,13 @@ def _subjects() -> dict[str, tuple[nn.Module, Tensor]]:
     """Return networks with random weights and a batch of pictures for each."""
     generator = generator_from(0, "latency")
     torch.manual_seed(0)
-    networks: dict[str, tuple[nn.Module, int]] = {
-        "resnet": (draw(family("resnet", (3, 32, 32), (16, 16, 32, 32, 64, 64), 10, "relu"), generator), 32),
-        "mobilenet": (draw(family("mobilenet", (3, 32, 32), (32, 32, 64, 64, 128), 10, "relu"), generator), 32),
-        "resnet18": (import_torchvision().models.resnet18(weights=None), 64),
-    }
+    small, large = (torch.randn(16, 3, side, side, generator=generator) for side in (32, 64))
+    resnet = draw(family("resnet", (3, 32, 32), (16, 16, 32, 32, 64, 64), 10, "relu"), generator)
+    mobilenet = draw(family("mobilenet", (3, 32, 32), (32, 32, 64, 64, 128), 10, "relu"), generator)
+    resnet18 = import_torchvision().models.resnet18(weights=None)
     return {
-        name: (network.eval(), torch.randn(16, 3, side, side, generator=generator))
-        for name, (network, side) in networks.items()
-    }
+        "resnet": (resnet.eval(), small), "mobilenet": (mobilenet.eval(), small), "resnet18": (resnet18.eval(), large),
+    }  # fmt: skip
 
 
 def _latency(network: nn.Module, example: Tensor, allocation: str) -> tuple[float, dict[str, object]]:
@@ -274,7 +279,6 @@ def _latency(network: nn.Module, example: Tensor, allocation: str) -> tuple[floa
         "latency_ratio": round(median, 3), "latency_ratio_quartiles": _quartiles(ratios),
         "macs_ours_over_theirs": round(budget / macs(theirs, example), 4),
         "macs_left": round(budget / macs(network, example), 4),
-        "parameters_ours_over_theirs": round(parameters(ours) / parameters(theirs), 3),
         "pruning_time_ours_over_theirs": round(own / peers, 2),
         "widths_ours": _widths(ours), "widths_theirs": _widths(theirs),
     }  # fmt: skip
@@ -302,10 +306,8 @@ def _by_peer(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
     """Return the network pruned by torch-pruning: groups of its graph, lowest mean magnitudes first."""
     peer, theirs = _peer(), copy.deepcopy(network)
     head = next(module for module in reversed(list(theirs.modules())) if isinstance(module, nn.Linear))
-    peer.pruner.BasePruner(
-        theirs, example[:2], importance=peer.importance.MagnitudeImportance(p=2), pruning_ratio=ratio,
-        ignored_layers=[head],
-    ).step()  # fmt: skip
+    sizes = peer.importance.MagnitudeImportance(p=2)
+    peer.pruner.BasePruner(theirs, example[:2], sizes, pruning_ratio=ratio, ignored_layers=[head]).step()
     return theirs.eval()
 
 
@@ -347,7 +349,7 @@ def _torchvision(name: str) -> dict[str, object]:
     inner = [space for space in spaces.spaces if space.growable or "output" not in space.frozen]
     return {
         "prunable_share": round(sum(spaces.widths) / sum(space.size for space in inner), 3),
-        "difference": float(f"{difference:.2g}"), "difference_float64": float(f"{exact:.2g}"),
+        "difference": _short(difference), "difference_float64": _short(exact),
         "macs_before": macs(network, inputs), "macs_after": macs(small, inputs),
         "frozen": sorted({space.frozen for space in spaces.spaces if space.frozen}),
     }  # fmt: skip
@@ -357,11 +359,9 @@ def _unsettled(network: nn.Module) -> nn.Module:
     """Return a network whose batch norms are not the identity, in evaluation mode."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
-            for part, low, high in (
-                (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5),
-                (module.weight.data, 0.5, 1.5), (module.bias.data, -0.5, 0.5),
-            ):  # fmt: skip
-                part.uniform_(low, high)
+            for name, part in module.state_dict().items():
+                if part.is_floating_point():
+                    part.uniform_(0.5, 1.5) if name in ("weight", "running_var") else part.uniform_(-0.5, 0.5)
     return network.eval()
 
 
@@ -386,16 +386,13 @@ def _apart(network: nn.Module, spaces: Spaces, inputs: Tensor, share: float) -> 
 
 def _opened(data: bytes, example: Tensor) -> tuple[str, str]:
     """Return what became of a file, and the words with which it was refused."""
+    stage = "refused_reading"
     try:
         network = read_network(data, "dropped.safetensors")[0]
-    except ValueError as error:
-        return "refused_reading", str(error)
-    except Exception as error:
-        return "crashed", repr(error)
-    try:
+        stage = "refused_trying"
         trial(network, example, 4)
     except ValueError as error:
-        return "refused_trying", str(error)
+        return stage, str(error)
     except Exception as error:
         return "crashed", repr(error)
     return "accepted", ""
@@ -413,6 +410,10 @@ def _timed(work: Callable[[], Made]) -> tuple[float, Made]:
     began = time.process_time()
     made = work()
     return time.process_time() - began, made
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.2g}")
 
 
 def _quartiles(values: list[float]) -> list[float]:

@@ -8,6 +8,7 @@ from studio.studies.diverse_images import DiverseImages
 from studio.studies.ensemble import Ensemble
 from studio.studies.firefly import Firefly
 from studio.studies.fusedream import FuseDream
+from studio.studies.grow_and_prune import GrowAndPrune
 from studio.studies.landscapes import Landscapes
 from studio.studies.prune import Prune
 from studio.studies.split_images import SplitImages
@@ -25,4 +26,5 @@ CATALOG: tuple[type[Study], ...] = (
     Firefly,
     ContinualTasks,
     Prune,
+    GrowAndPrune,
 )

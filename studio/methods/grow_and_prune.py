@@ -13,7 +13,7 @@ lineage and the record of edits go on through both. The work of training is coun
 examples run for Firefly's candidates and for imitation, but not the products with splitting matrices, nor the algebra.
 """
 
-__all__ = ["PLANS", "GrowAndPruneConfig", "Move", "Reshaped", "grow_and_prune", "moves", "total_steps"]
+__all__ = ["PLANS", "GrowAndPruneConfig", "Move", "Reshaped", "grow_and_prune", "largest", "moves", "total_steps"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from studio.core.problems import GrowthProblem
 from studio.core.runs import Run
-from studio.methods.grow_and_prune_budget import UNITS, costs_of, cut_to, scaled, share_for, widths_cost
+from studio.core.seeds import generator_from
+from studio.methods.grow_and_prune_budget import UNITS, CutConfig, costs_of, cut_to, scaled, share_for, widths_cost
 from studio.methods.growing import Grown, live_of, trained_state
 from studio.methods.growing_rounds import STATE_BYTES, Step, changed_state, chosen_state, grown_state, step_of
 from studio.methods.growing_state import Live, first_state
 from studio.methods.growth_round import GrowthConfig
-from studio.nets.costs import COUNTERS
+from studio.nets.costs import COUNTERS, parameters
 
 PLANS = ("both", "grow", "prune", "scratch")
 TRIES = 5
@@ -44,8 +45,7 @@ class GrowAndPruneConfig:
     training alone. All train for equally many steps. `budget` is what the network may cost in the end, in `unit` (macs,
     parameters or energy), `ceiling` how many times that it may cost between growth and pruning. The first of `cycles`
     grows in `rounds`, the others in one. Before each move come `stage` steps of training, after the last one `last`
-    more. `growth`: its settings; the share, the stage and what is counted are set here. `examples` calibrate the
-    imitation, at most `positions` places of each.
+    more. `growth` and `cut` are the settings of the two; the share, the stage and what is counted are set here.
     """
 
     budget: float
@@ -57,8 +57,7 @@ class GrowAndPruneConfig:
     ceiling: float = 1.5
     unit: str = "energy"
     growth: GrowthConfig = field(default_factory=GrowthConfig)
-    examples: int = 256
-    positions: int = 16
+    cut: CutConfig = field(default_factory=CutConfig)
 
     @property
     def most(self) -> float:
@@ -116,6 +115,19 @@ def _training(config: GrowAndPruneConfig) -> int:
     return (config.rounds + 2 * config.cycles - 1) * config.stage + config.last
 
 
+def largest(problem: GrowthProblem, config: GrowAndPruneConfig) -> tuple[int, ...]:
+    """Return the widths of a run's largest network, if it were the first one scaled up.
+
+    Raises `ValueError` where snapshots cannot hold it, or the budget is too small for one channel a layer.
+    """
+    bound = config.most if config.plan in ("both", "prune") else config.budget
+    widths = scaled(problem, config.unit, bound)
+    size = parameters(problem.network(widths, generator_from(0, "only its shape")))
+    if 12 * size > STATE_BYTES:
+        raise ValueError(f"budget makes {size:,} parameters, and a snapshot holds {STATE_BYTES // 12:,}: take less")
+    return widths
+
+
 def grow_and_prune(
     problem: GrowthProblem, config: GrowAndPruneConfig, generator: torch.Generator, start: Reshaped | None = None,
     widths: Sequence[int] | None = None,
@@ -151,12 +163,10 @@ def _first(
     problem: GrowthProblem, config: GrowAndPruneConfig, generator: torch.Generator, widths: Sequence[int] | None
 ) -> Reshaped:
     """Return the snapshot before the first step."""
+    widest = largest(problem, config)
     if widths is None and config.plan in ("prune", "scratch"):
-        widths = scaled(problem, config.unit, config.most if config.plan == "prune" else config.budget)
+        widths = widest
     first = first_state(problem, config.growth, total_steps(config), generator, widths)
-    size = int(first.curve[-1, 3])
-    if 12 * size > STATE_BYTES:
-        raise ValueError(f"budget makes {size:,} parameters, and a snapshot holds {STATE_BYTES // 12:,}: take less")
     return Reshaped(**vars(first), share=0.0, errors=(), dropped=())
 
 
@@ -232,10 +242,10 @@ def _pruned(
     target: float,
 ) -> Reshaped:  # fmt: skip
     """Return the snapshot after channels were dropped until the network costs at most `target`."""
-    batches = _calibration(problem, now.trained, config.examples)
+    batches = _calibration(problem, now.trained, config.cut.examples)
     cost = widths_cost(live.network, live.spaces, problem.example, config.unit)
     sizes, network = live.spaces.widths, live.network
-    cut = cut_to(network, live.spaces, cost, target, batches, config.positions, generator)
+    cut = cut_to(network, live.spaces, cost, target, batches, config.cut, generator)
     probe = problem.probe(2 * now.round + 1)
     changed = _loss(problem, cut.network, probe) - _loss(problem, network, probe)
     none, examples = torch.zeros(0, dtype=torch.float64), sum(len(batch) for batch in batches)

@@ -1,6 +1,6 @@
 """A network brought under a budget: what any widths cost, and channels dropped over all layers at once by imitation."""
 
-__all__ = ["UNITS", "Cut", "costs_of", "cut_to", "scaled", "share_for", "widths_cost"]
+__all__ = ["UNITS", "Cut", "CutConfig", "costs_of", "cut_to", "scaled", "share_for", "widths_cost"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,19 @@ from studio.nets.surgery import Change, Edit
 
 UNITS = tuple(COUNTERS)
 FETCHES = {"macs": 0.0, "parameters": 1.0, "energy": FETCH}  # what a parameter adds to each cost
-RULE = "line_search"
 STEPS = 16  # of a selection for each neuron there is; an error that has not vanished by then hardly falls any more
 HALVINGS = 50
 MOST = 64.0  # times as wide: more is not looked for
 Cost = Callable[[Mapping[int, float]], float]
+
+
+@dataclass(frozen=True)
+class CutConfig:
+    """How channels are chosen: on so many `examples`, at most `positions` places of each, by one of the `RULES`."""
+
+    examples: int = 256
+    positions: int = 16
+    rule: str = "line_search"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +124,7 @@ def scaled(problem: GrowthProblem, unit: str, budget: float) -> tuple[int, ...]:
 
 
 def cut_to(
-    network: nn.Module, spaces: Spaces, cost: Cost, budget: float, batches: Sequence[Tensor], positions: int,
+    network: nn.Module, spaces: Spaces, cost: Cost, budget: float, batches: Sequence[Tensor], config: CutConfig,
     generator: torch.Generator,
 ) -> Cut:  # fmt: skip
     """Return the network with channels dropped until it costs at most `budget`, by local imitation on some examples.
@@ -130,18 +138,18 @@ def cut_to(
         return Cut(network, (), {}, (0.0,) * count, 0)
     prefix, curves = Prefix(spaces, batches), {}
     for space in spaces.growable:
-        layer = _looked(network, spaces, space, prefix, positions, generator)
-        kept, errors = select(layer.gram, RULE, Stop(steps=STEPS * len(layer.gram))).best()
+        layer = _looked(network, spaces, space, prefix, config.positions, generator)
+        kept, errors = select(layer.gram, config.rule, Stop(steps=STEPS * len(layer.gram))).best()
         curves[space] = Curve(kept, errors / max(layer.found.energy, 1e-300), len(layer.gram), layer.groups)
     allowed = allotted(curves, "tolerance", budget / whole, cost)
     prefix.forget()
     now, left, edits, changes, found = network, spaces, (), {}, []
     for space in spaces.growable:
-        layer = _looked(now, left, space, prefix, positions, generator)
+        layer = _looked(now, left, space, prefix, config.positions, generator)
         if allowed[space] >= len(layer.gram):
             found.append(0.0)
             continue
-        path = select(layer.gram, RULE, Stop(allowed[space], steps=STEPS * len(layer.gram)))
+        path = select(layer.gram, config.rule, Stop(allowed[space], steps=STEPS * len(layer.gram)))
         gates, error = chosen(layer, path, allowed[space])
         now, made = shrunk(now, left, {space: gates})
         changes[space], edits = cut(gates), edits + made

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from studio.nets.tracing import graph_of
+
 PARAMETER_LIMIT = 500_000_000
 NODE_LIMIT = 5_000
 DEPTH = 8
@@ -91,7 +93,7 @@ def described(network: nn.Module) -> dict[str, Any]:
 
     Raises `ValueError`, naming it, where an operation or a module is not among those that can be described.
     """
-    graph = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)
+    graph = network if isinstance(network, fx.GraphModule) else graph_of(network)
     modules: dict[str, Any] = {}
     tensors: dict[str, list[int]] = {}
     nodes = []

@@ -28,6 +28,7 @@ from studio.nets.prefix import Prefix
 from studio.nets.spaces import Axis, Spaces
 
 CHUNK = 2**26  # entries of a block of contributions
+SLOWER = 3  # times, measured, that a product costs which passes through such blocks
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -305,7 +306,7 @@ class _Part:
         """Return the Gram matrix of channels with patches (r, c, k) and weights (o, c, k), the cheaper way."""
         rows, channels, entries = x.shape
         wide = channels * entries
-        if wide * wide * (rows + len(w)) <= rows * len(w) * wide * (channels + 1):
+        if wide * wide * (rows + len(w)) <= SLOWER * rows * len(w) * (wide + channels * channels):
             first, second = x.flatten(1), w.flatten(1)
             moments = (first.T @ first).mul_(second.T @ second)
             return moments.view(channels, entries, channels, entries).sum(dim=(1, 3))

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from studio.nets.modes import evaluating
+from studio.nets.tracing import graph_of
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,8 @@ def declared(network: nn.Module, axes: Sequence[Axis], sizes: Sequence[int]) -> 
 
 
 def _graph(network: nn.Module, elementwise: tuple[type[nn.Module], ...]) -> fx.GraphModule:
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return isinstance(m, elementwise) or super().is_leaf_module(m, module_qualified_name)
-
-    if isinstance(network, fx.GraphModule):
-        return fx.GraphModule(network, network.graph)
     try:
-        return fx.GraphModule(network, Tracer().trace(network))
+        return graph_of(network, elementwise)
     except Exception as error:
         raise ValueError(
             f"this network cannot be traced ({type(error).__name__}: {str(error)[:200]}): replace what depends on the "

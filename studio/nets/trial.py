@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from studio.nets.architecture import beginning
 from studio.nets.modes import evaluating
+from studio.nets.tracing import graph_of
 
 ENTRY_LIMIT = 64_000_000
 TOTAL_LIMIT = 8 * ENTRY_LIMIT
@@ -74,7 +75,7 @@ def _ghost(network: nn.Module) -> fx.GraphModule:
         memo[key] = nn.Parameter(empty, requires_grad=False) if isinstance(part, nn.Parameter) else empty
     ghost = copy.deepcopy(network, memo).eval()
     try:
-        return ghost if isinstance(ghost, fx.GraphModule) else fx.symbolic_trace(ghost)
+        return ghost if isinstance(ghost, fx.GraphModule) else graph_of(ghost)
     except (TraceError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ValueError("the network cannot be followed, as its way depends on its data: save a plain one") from error
 

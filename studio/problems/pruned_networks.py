@@ -2,6 +2,7 @@
 
 __all__ = ["BROUGHT", "WHOLE", "begun_network", "brought_network"]
 
+import copy
 from functools import lru_cache
 
 import torch
@@ -34,17 +35,11 @@ def brought_network(problem: GrowthImages, name: str) -> nn.Module:
 
     It must take the problem's inputs and give one output a class: a `ValueError` says, in a sentence, where not.
     """
-    network = _read(name)
-    example = torch.zeros(2, *problem.shape)
-    outputs = trial(network, example)
-    if tuple(outputs.shape) != (2, len(problem.classes)):
-        raise ValueError(
-            f"this network gives outputs of shape {tuple(outputs.shape)[1:]} and the data have {len(problem.classes)} "
-            "classes: choose the data it was trained on"
-        )
-    return network.to(problem.inputs)
+    return copy.deepcopy(_read(name, problem.shape, len(problem.classes))).to(problem.inputs)
 
 
 @lru_cache(maxsize=2)
-def _read(name: str) -> nn.Module:
-    return load_network(kept_network(name))[0]
+def _read(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
+    network = load_network(kept_network(name))[0]
+    trial(network, torch.zeros(2, *shape), classes)
+    return network

@@ -123,8 +123,7 @@ class Prune(Study):
 
     def view(self, snapshot: Pruned) -> tuple[Scene, ...]:
         """Return the layers, the newest layer's hull and weights, the decay of errors, and accuracy against cost."""
-        problem = self._problem()
-        names = _names(problem, self._network(problem))
+        names = _names(replace(self, method="random", seed=0))
         return pruning_scene(snapshot, names, self.method), *prune_curves(snapshot)
 
     def network_of(self, snapshot: Pruned) -> tuple[nn.Module, tuple[Edit, ...]]:
@@ -200,9 +199,11 @@ def _drawn(data: str, network: str, activation: str, count: int, batch: int, see
     return growth_images(data, network, activation, "average", count, batch, seed)
 
 
-def _names(problem: GrowthImages, network: nn.Module) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+@lru_cache(maxsize=8)
+def _names(study: Prune) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Return the names of the layers that can be pruned, and of those that cannot with the reason."""
-    spaces = problem.spaces(network)
+    problem = study._problem()
+    spaces = problem.spaces(study._network(problem))
     return (
         tuple(spaces[space].name for space in spaces.growable),
         tuple((space.name, space.frozen) for space in spaces.spaces if space.frozen),
