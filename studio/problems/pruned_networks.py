@@ -40,6 +40,6 @@ def brought_network(problem: GrowthImages, name: str) -> nn.Module:
 
 @lru_cache(maxsize=2)
 def _read(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
-    network = load_network(kept_network(name))[0]
+    network = load_network(kept_network(name))[0].float()
     trial(network, torch.zeros(2, *shape), classes)
     return network

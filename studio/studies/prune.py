@@ -46,6 +46,7 @@ class Prune(Study):
     )
     papers: ClassVar[tuple[Paper, ...]] = (FORWARD_SELECTION,)
     files: ClassVar[tuple[str, ...]] = (".safetensors",)
+    largest: ClassVar[int] = 64 * 2**20
 
     data: Annotated[
         str, Choice(*DATA), Knob("Data", "digits ship with scikit-learn; some others need a folder of your own")

@@ -21,7 +21,8 @@ class Study(ABC):
     """Every knob of one experiment and its seed; it never holds weights or tensors.
 
     A subclass adds its fields (bounds in the annotation) and the class attributes below; studies with the same `shelf`
-    stand together in the gallery. Building one with a knob out of bounds raises a `ValueError` that names the knob.
+    stand together in the gallery, and `files` of at most `largest` bytes can be opened. Building one with a knob out of
+    bounds raises a `ValueError` that names the knob.
     """
 
     name: ClassVar[str]
@@ -30,6 +31,7 @@ class Study(ABC):
     summary: ClassVar[str]
     papers: ClassVar[tuple[Paper, ...]]
     files: ClassVar[tuple[str, ...]] = ()
+    largest: ClassVar[int] = 2 * 2**20
 
     seed: Annotated[int, Range(0, 2**31 - 1), Knob("Seed", "the same seed gives the same bytes")] = 7
 

@@ -60,6 +60,9 @@ def _add_study(parser: argparse.ArgumentParser, study: type[Study]) -> None:
         parser.add_argument(f"--{control.name.replace('_', '-')}", **_argument(control))
     kinds = ", ".join(f".{kind}" for kind in FORMATS)
     parser.add_argument("--out", type=Path, help=f"where the result goes; its ending says what it is ({kinds})")
+    kinds = ", ".join(study.files)
+    about = f"a file of yours to begin with ({kinds})" if kinds else argparse.SUPPRESS
+    parser.add_argument("--open", type=Path, metavar="PATH", help=about)
     parser.add_argument("--detach", action="store_true", help="only hand it in and print its id")
     cli_molecules.add_options(parser, study)
     parser.set_defaults(act=cli_runs.run, study=study)

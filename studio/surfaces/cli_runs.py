@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from studio.catalog import CATALOG
 from studio.core.controls import controls
@@ -29,7 +30,10 @@ def run(options: argparse.Namespace) -> int:
     if cli_molecules.takes_molecules(options.study) and (options.fresh or options.patience is not None):
         raise ValueError("--fresh and --patience are for a file of molecules: give it as --smiles-file")
     study_type: type[Study] = options.study
-    study = study_type(**{control.name: getattr(options, control.name) for control in controls(study_type)})
+    given: dict[str, Any] = {control.name: getattr(options, control.name) for control in controls(study_type)}
+    if options.open is not None:
+        given = _opened(study_type, options.open, given)
+    study = study_type(**given)
     out: Path | None = options.out
     _check_out(out)
     desk = Desk(CATALOG)
@@ -119,6 +123,21 @@ def delete(options: argparse.Namespace) -> int:
     desk.store.delete(row.id)
     print(f"deleted {row.id[:8]}")
     return 0
+
+
+def _opened(study: type[Study], path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the knobs with those that a file sets, and say what was read; what was asked for otherwise stays."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(study.largest + 1)
+    except OSError as error:
+        raise ValueError(f"--open {path} cannot be read ({error.strerror}): check the path") from error
+    if len(data) > study.largest:
+        raise ValueError(f"{path.name} is too large: at most {study.largest / 2**20:,.0f} MB are opened")
+    values, sentence = study.opened(data)
+    print(sentence, file=sys.stderr)
+    defaults = {control.name: control.default for control in controls(study)}
+    return {name: values.get(name, value) if value == defaults[name] else value for name, value in given.items()}
 
 
 def _found(options: argparse.Namespace) -> tuple[Desk, Row]:

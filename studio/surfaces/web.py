@@ -134,7 +134,8 @@ def open_server(demo: gr.Blocks, options: Launch | None = None) -> str:
         _, address, _ = demo.launch(
             server_name=options.host, server_port=options.port or None, inbrowser=options.open_browser, share=False,
             auth=list(options.auth) or None, quiet=True, prevent_thread_lock=True, show_error=False, footer_links=[],
-            max_file_size=MAX_PNG_BYTES, theme=_theme(), css_paths=[STYLE, web_gallery.STYLE], enable_monitoring=False,
+            max_file_size=max(MAX_PNG_BYTES, *(kind.largest for kind in CATALOG)), theme=_theme(),
+            css_paths=[STYLE, web_gallery.STYLE], enable_monitoring=False,
             run_history=False, max_threads=512, ssr_mode=False, pwa=False, strict_cors=True, allowed_paths=[],
             app_kwargs={
                 "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)],

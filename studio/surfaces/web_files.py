@@ -12,8 +12,6 @@ from studio.studies.study import Study
 from studio.surfaces.web_gradio import Component, gr
 from studio.surfaces.web_html import say
 
-MOST = 2 * 2**20
-
 
 def file_button(study: type[Study]) -> gr.UploadButton | None:
     """Return the button that opens a file, inside the open column; None for a study that opens none."""
@@ -37,16 +35,19 @@ def opened(study: type[Study], path: str | None) -> list[Any]:
     """Return an update a knob; a file that cannot be read gives a warning and changes none."""
     values: dict[str, Value] = {}
     try:
-        values, sentence = study.opened(_read(path))
+        values, sentence = study.opened(_read(path, study.largest))
         gr.Info(say(sentence), title="Opened")
     except ValueError as error:
         gr.Warning(say(error), title="This file was not opened")
     return [values.get(control.name, gr.skip()) for control in controls(study)]
 
 
-def _read(path: str | None) -> bytes:
+def _read(path: str | None, largest: int) -> bytes:
     try:
         with Path(path or "").open("rb") as stream:
-            return stream.read(MOST)
+            data = stream.read(largest + 1)
     except OSError as error:
         raise ValueError("this file could not be read: choose it again") from error
+    if len(data) > largest:
+        raise ValueError(f"this file is too large: at most {largest / 2**20:,.0f} MB are opened")
+    return data
