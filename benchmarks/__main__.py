@@ -10,6 +10,7 @@ BENCHMARKS = {
     "fusedream": "FuseDream against its baselines under the judge, and how long a visitor waits",
     "harmless": "harmless diversity on landscapes, pictures and ensembles, and what a step of it costs",
     "molecules": "MMFF94 in torch against RDKit, conformers and what they cost, hostile molecules",
+    "pruning": "pruning by greedy imitation: laws, speed, accuracy against cost, against torch-pruning and other ways",
     "splitting": "growing by splitting: exact copies, laws of the loss, what scoring costs, toys, digits and CIFAR-10",
 }
 

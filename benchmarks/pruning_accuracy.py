@@ -3,9 +3,9 @@
 Every arm of a seed prunes the same trained network to the same budgets and is tuned with the same batches and learning
 rates. `magnitude`, `taylor`, `batchnorm` and `random` keep the same share of channels in every layer; torch-pruning is
 its magnitude pruner, its ratio bisected to the budget. Greedy arms keep the same shares, but for the one with a
-tolerance for all layers. `refit` solves all weights of the readers anew, which is not in the paper; to tell what it does from what the
-selection does, magnitude has an arm with it too. Rows are kept in `.work/pruning`, from which a measurement that was
-stopped goes on; remove the folder to measure again.
+tolerance for all layers. `refit` solves all weights of the readers anew, which is not in the paper; to tell what it
+does from what the selection does, magnitude has an arm with it too. Rows are kept in `.work/pruning`, from which a
+measurement that was stopped goes on; remove the folder to measure again.
 """
 
 __all__ = ["ARMS", "SHARES", "TASKS", "accuracy", "summary"]

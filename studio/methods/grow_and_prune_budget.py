@@ -19,6 +19,7 @@ from studio.methods.pruning_cut import cut, shrunk
 from studio.methods.pruning_layer import Layer, chosen, looked_at
 from studio.methods.pruning_state import smaller
 from studio.nets.costs import COUNTERS, FETCH, layer_macs
+from studio.nets.modes import evaluating
 from studio.nets.prefix import Prefix, first_call
 from studio.nets.spaces import Spaces
 from studio.nets.surgery import Change, Edit
@@ -131,19 +132,39 @@ def cut_to(
 
     All layers are looked at first, and share one error so that the whole fits. Then they are imitated from the input to
     the output, each on what it receives by then: the channels kept are re-weighted, and the weights folded into their
-    readers. A network that fits already stays as it is. Raises `ValueError` where one channel a layer costs too much.
+    readers. A network that fits already stays as it is; a smaller one comes in evaluation mode. Raises `ValueError`
+    where one channel a layer costs too much.
     """
     whole, count = cost({}), len(spaces.growable)
     if whole <= budget:
         return Cut(network, (), {}, (0.0,) * count, 0)
+    with evaluating(network):
+        allowed = _allowed(network, spaces, cost, budget / whole, batches, config, generator)
+        return _imitated(network, spaces, allowed, batches, config, generator)
+
+
+def _allowed(
+    network: nn.Module, spaces: Spaces, cost: Cost, share: float, batches: Sequence[Tensor], config: CutConfig,
+    generator: torch.Generator,
+) -> dict[int, int]:  # fmt: skip
+    """Return how many vertices each space may keep, from a look at all layers as they are."""
     prefix, curves = Prefix(spaces, batches), {}
     for space in spaces.growable:
         layer = _looked(network, spaces, space, prefix, config.positions, generator)
         kept, errors = select(layer.gram, config.rule, Stop(steps=STEPS * len(layer.gram))).best()
         curves[space] = Curve(kept, errors / max(layer.found.energy, 1e-300), len(layer.gram), layer.groups)
-    allowed = allotted(curves, "tolerance", budget / whole, cost)
-    prefix.forget()
-    now, left, edits, changes, found = network, spaces, (), {}, []
+    return allotted(curves, "tolerance", share, cost)
+
+
+def _imitated(
+    network: nn.Module, spaces: Spaces, allowed: Mapping[int, int], batches: Sequence[Tensor], config: CutConfig,
+    generator: torch.Generator,
+) -> Cut:  # fmt: skip
+    """Return the network cut layer by layer to so many vertices."""
+    prefix, now, left = Prefix(spaces, batches), network, spaces
+    edits: tuple[Edit, ...] = ()
+    changes: dict[int, Change] = {}
+    found: list[float] = []
     for space in spaces.growable:
         layer = _looked(now, left, space, prefix, config.positions, generator)
         if allowed[space] >= len(layer.gram):
@@ -156,7 +177,7 @@ def cut_to(
         sizes = (len(changes[at].src) if at in changes else left[at].size for at in left.growable)
         left = smaller(left, tuple(sizes))
         found.append(error)
-    return Cut(now, edits, changes, tuple(found), 2 * count)
+    return Cut(now, edits, changes, tuple(found), 2 * len(found))
 
 
 def _looked(

@@ -241,7 +241,7 @@ def test_dead_neurons_are_vertices_at_zero():
 
 
 def test_gram_matrices_in_float32_are_worked_on_in_float64():
-    """Their entries are rounded, but nothing that follows is: errors belong to the weights, to float64's last digits."""
+    """Their entries are rounded, but nothing that follows is: errors belong to the weights to the last digits."""
     rows = relu_rows(200, 80)
     coarse = (rows @ rows.T).astype(np.float32)
     for rule in RULES:

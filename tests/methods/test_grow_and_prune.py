@@ -37,13 +37,13 @@ FAMILIES = ("mlp", "vgg", "mobilenet")
 
 @cache
 def pictures(family="vgg"):
-    return growth_images("digits", family, "silu", "average", 200, 50, 0)
+    return growth_images("digits", family, "silu", "average", 80, 40, 0)
 
 
 def configured(family="vgg", times=2.0, unit="energy", method="s2d", **more):
     problem = pictures(family)
     first = COUNTERS[unit](problem.network(None, generator_from(0, "x")), problem.example)
-    settings = {"cycles": 2, "rounds": 2, "stage": 3, "last": 3, "cut": CutConfig(60, 8)} | more
+    settings = {"cycles": 2, "rounds": 2, "stage": 2, "last": 2, "cut": CutConfig(40, 4)} | more
     return GrowAndPruneConfig(times * first, unit=unit, growth=replace(GROWTH, method=method), **settings)
 
 
@@ -98,7 +98,7 @@ def test_a_cut_fits_its_budget_and_says_what_it_did(family, rule):
     problem, network = pictures(family), trained(family, {"mlp": (24, 20)}.get(family, (8, 8, 12, 12)))
     spaces = spaces_of(problem, network)
     cost, batches = widths_cost(network, spaces, problem.example, "energy"), [problem.batch(0)[0], problem.batch(1)[0]]
-    made = cut_to(network, spaces, cost, 0.6 * cost({}), batches, CutConfig(100, 8, rule), generator_from(0, "x"))
+    made = cut_to(network, spaces, cost, 0.6 * cost({}), batches, CutConfig(80, 8, rule), generator_from(0, "x"))
     after = COUNTERS["energy"](made.network, problem.example)
     assert 0.4 * cost({}) < after <= 0.6 * cost({})
     again = replayed(network, made.edits)
@@ -145,7 +145,7 @@ def test_growth_ends_below_the_ceiling_and_pruning_below_the_budget(unit):
 def test_every_plan_trains_as_long_and_ends_within_the_budget(plan):
     config, whole = kept(plan=plan)
     last = whole[-1]
-    assert last.trained == 3 * 5 + 3 and last.step == last.total == total_steps(config) == len(whole) - 1
+    assert last.trained == 2 * 5 + 2 and last.step == last.total == total_steps(config) == len(whole) - 1
     assert last.outcome and not any(snapshot.outcome for snapshot in whole[:-1])
     first, final = (float(costs_of(snapshot.curve[-1:], "energy")) for snapshot in (whole[0], last))
     assert 0.7 * config.budget < final <= config.budget

@@ -68,7 +68,9 @@ def test_layers_share_one_error_up_to_one_step(share, seed):
 def test_layers_share_one_fraction_of_their_channels(share):
     curves, cost = drawn(0)
     found = allotted(curves, "uniform", share, cost)
-    lowest = max((found[space] - (found[space] > 1)) / curve.size for space, curve in curves.items() if found[space] > 1)
+    lowest = max(
+        (found[space] - (found[space] > 1)) / curve.size for space, curve in curves.items() if found[space] > 1
+    )
     highest = min((found[space] + 1) / curve.size for space, curve in curves.items())
     assert lowest <= highest
 
@@ -89,9 +91,7 @@ def test_budgets_nobody_can_meet_are_refused_in_a_sentence():
 
 def test_the_least_budget_is_one_channel_a_layer():
     """Also where a layer's error with one channel is larger than any tolerance that is tried."""
-    curves = {
-        space: Curve(np.arange(1, 9), np.append(10.0 ** np.arange(6, -1, -1), 0.0), 8) for space in (0, 1)
-    }
+    curves = {space: Curve(np.arange(1, 9), np.append(10.0 ** np.arange(6, -1, -1), 0.0), 8) for space in (0, 1)}
 
     def cost(widths):
         return float(widths[0] + widths[1])
