@@ -142,22 +142,23 @@ def _contest(name: str, widths: tuple[int, ...], share: float, seed: int) -> dic
         "exhaustive": lambda: _by_candidates(network, spaces, problem, kept, 0, seed),
     }
     quick = ("gram", "refitted")
-    for way in (*quick, *quick, "candidates", *quick, "exhaustive", *quick):
+    every = ("exhaustive", *quick) if max(spaces.widths) > 2 * CANDIDATES else ()
+    for way in (*quick, *quick, "candidates", *quick, *every):
         spent, made[way] = _timed(ways[way])
         times[way].append(spent)
-    spent = {way: statistics.median(values) for way, values in times.items()}
+    spent = {way: statistics.median(values) for way, values in times.items() if values}
     right = {way: 100 * problem.accuracy(each) for way, each in made.items()}
     tuned = {way: 100 * problem.accuracy(_fitted(problem, each, TUNING, 1e-3)) for way, each in made.items()}
     return {
         "candidates_over_gram": spent["candidates"] / spent["gram"],
-        "exhaustive_over_gram": spent["exhaustive"] / spent["gram"],
         "candidates_over_refitted": spent["candidates"] / spent["refitted"],
         "gap_points": right["candidates"] - right["gram"],
         "gap_points_refitted": right["candidates"] - right["refitted"],
-        "gap_points_exhaustive": right["exhaustive"] - right["gram"],
         "gap_points_tuned": tuned["candidates"] - tuned["gram"],
         "accuracy_whole": 100 * problem.accuracy(network), "accuracy_gram": right["gram"],
         "accuracy_candidates": right["candidates"], "gram_cpu_seconds": spent["gram"],
+        **({"exhaustive_over_gram": spent["exhaustive"] / spent["gram"],
+            "gap_points_exhaustive": right["exhaustive"] - right["gram"]} if every else {}),
     }  # fmt: skip
 
 
@@ -396,5 +397,4 @@ def _short(value: float) -> float:
 
 
 def _quartiles(values: list[float]) -> list[float]:
-    low, _, high = statistics.quantiles(values, n=4)
-    return [round(low, 3), round(high, 3)]
+    return [round(value, 3) for value in statistics.quantiles(values, n=4)[::2]]

@@ -25,17 +25,22 @@ from jaxtyping import Float, Int
 RULES = ("line_search", "fully_corrective", "fixed_step")
 KINDS = ("add", "reweight", "shrink", "remove")
 REFRESH = 50
+LEAST = 1e-3  # share by which a step that only settles must lower the error
 FLOOR = 1e-14  # of the first error: below it a difference is rounding
 SMALL = 1e-12  # a weight below this is none
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a selection ends: so many neurons, so many steps, or an error of `tolerance` times one neuron's."""
+    """When a selection ends: so many neurons, so many steps, or an error of `tolerance` times one neuron's.
+
+    With `settle` a line search with all its neurons goes on among them until a step brings less than a thousandth.
+    """
 
     neurons: int = 2**31
     tolerance: float = 0.0
     steps: int = 100_000
+    settle: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +126,8 @@ def select(
     move = {"line_search": _searched, "fixed_step": _fixed, "fully_corrective": _corrected}[rule]
     while not state.ended(stop):
         state.take(move(state), stop)
+    while rule == "line_search" and stop.settle and state.trail.reason == "neurons":
+        state.settle()
     return state.trail.path()
 
 
@@ -240,14 +247,26 @@ class _State:
             self.q = max(move.error, 0.0)
         self.trail.note(k, gamma, was, after, self.q)
 
+    def settle(self) -> None:
+        """Make the best step among the neurons that are kept, or end the path with them."""
+        move = _searched(self, among=self.a > 0)
+        if move.gamma == 0.0 or move.error > (1 - LEAST) * self.q:
+            self.trail.reason = "neurons, settled"
+            return
+        was = float(self.a[move.neuron])
+        self.a = moved(self.a, move.neuron, move.gamma)
+        self.refresh()
+        self.trail.note(move.neuron, move.gamma, was, self.a, self.q)
 
-def _searched(state: _State) -> _Move:
-    """Return the step of exact line search: the neuron and the step size that together lower the error most."""
+
+def _searched(state: _State, among: np.ndarray | None = None) -> _Move:
+    """Return the step of exact line search: the neuron, of all or some, and the step size that lower the error most."""
     a, rise = state.a, state.q - state.p
     bend = np.maximum(rise - state.p + state.diagonal, 0.0)
     flat = bend <= FLOOR * max(state.scale, np.finfo(float).tiny)
     low = -a / np.where(a < 1, 1 - a, 1.0) if state.removal else 0.0
     gamma = np.where(flat, 0.0, np.clip(rise / np.where(flat, 1.0, bend), low, 1.0))
+    gamma = gamma if among is None else np.where(among, gamma, 0.0)
     error = state.q - gamma * (2 * rise - gamma * bend)
     k = int(error.argmin())
     helps = error[k] < state.q * (1 - 1e-12)

@@ -14,6 +14,7 @@ import copy
 from dataclasses import dataclass, replace
 from math import cos, pi
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from studio.core.seeds import generator_from
 from studio.methods.forward_selection import Stop, select
 from studio.methods.global_imitation import Outputs
 from studio.methods.pruning_baselines import BASELINES, baseline_order, scores
-from studio.methods.pruning_budget import Curve, allotted
+from studio.methods.pruning_budget import Curve, allotted, followed
 from studio.methods.pruning_cut import shrunk
 from studio.methods.pruning_layer import Layer, begun, chosen, decays, looked_at, selected, tolerance_of
 from studio.methods.pruning_refit import refit
@@ -48,6 +49,7 @@ from studio.nets.spaces import Spaces
 
 TARGETS = ("same_inputs", "original")
 ORDERS = ("forward", "backward")
+FAINT = 1e-4  # of one neuron's error: how far a layer is followed to tell what it needs
 SCORED = 8  # batches that score channels for the Taylor baseline
 
 
@@ -219,14 +221,15 @@ def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live
     """Return the snapshot with the channels that each space may keep, from a look at the original's layers."""
     spaces, curves = live.whole, {}
     for space in spaces.growable:
-        found, gram = _looked(config, seed, live, live.original, spaces, space, live.reference, None)
-        groups, size = found.members.shape[1], len(gram)
+        groups = spaces[space].groups
+        size = spaces[space].size // groups
         if config.allocation == "uniform" or config.macs >= 1:
-            counts, errors = [size], [0.0]
+            curves[space] = Curve(np.array([size]), np.zeros(1), size, groups)
         else:
-            counts, errors = select(gram, "line_search", Stop(neurons=size), config.removal).best()
-            errors = errors / max(found.energy, 1e-300)
-        curves[space] = Curve(torch.tensor(counts).numpy(), torch.tensor(errors).double().numpy(), size, groups)
+            found, gram = _looked(config, seed, live, live.original, spaces, space, live.reference, None)
+            stop = Stop(neurons=size, tolerance=FAINT, steps=4 * size)
+            counts, errors = select(gram, "line_search", stop, config.removal).best()
+            curves[space] = followed(counts, errors / max(found.energy, 1e-300), size, groups)
     kept = allotted(curves, config.allocation, config.macs, lambda widths: shrunken(live.shares, spaces, widths))
     most = [
         min(kept[space], max(1, round(config.channels * curve.size))) * curve.groups for space, curve in curves.items()
@@ -268,7 +271,8 @@ def _selected(
     if most >= len(layer.gram) and not config.tolerance:
         gates, error, reason = torch.ones(now.sizes[place], dtype=torch.float64), 0.0, "kept whole"
     else:
-        stop = Stop(max(1, round(most * (into + 1) / config.frames)), tolerance_of(layer, config.tolerance))
+        neurons = max(1, round(most * (into + 1) / config.frames))
+        stop = Stop(neurons, tolerance_of(layer, config.tolerance), settle=ends)
         after, path = selected(layer, config.method, stop, config.removal, config.screen, after)
         gates, error = chosen(layer, path, stop.neurons)
         reason = path.reason or "neurons"

@@ -1,6 +1,6 @@
 """How many channels each layer keeps: one tolerance for all layers, or one share, so that the whole fits a budget."""
 
-__all__ = ["ALLOCATIONS", "Curve", "allotted"]
+__all__ = ["ALLOCATIONS", "Curve", "allotted", "followed"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 ALLOCATIONS = ("tolerance", "uniform")
 HALVINGS = 60
+NOTHING = 1e-16
 LOOSEST, TIGHTEST = 100.0, 1e-16  # errors between which the one that meets the budget is looked for
 
 
@@ -29,6 +30,14 @@ class Curve:
         """Return the fewest vertices with an error of at most `tolerance`."""
         place = np.flatnonzero(self.errors <= tolerance)
         return int(self.kept[place[0]]) if len(place) else self.size
+
+
+def followed(counts: Int[np.ndarray, " k"], errors: Float[np.ndarray, " k"], size: int, groups: int) -> Curve:
+    """Return the curve of a path that ended early: from there on the error falls by a factor a vertex."""
+    rest = np.arange(int(counts[-1]) + 1, size + 1)
+    last = max(float(errors[-1]), NOTHING)
+    fallen = last * (NOTHING / last) ** (np.arange(1, len(rest) + 1) / max(1, len(rest)))
+    return Curve(np.concatenate([counts, rest]), np.concatenate([errors, fallen]), size, groups)
 
 
 def allotted(

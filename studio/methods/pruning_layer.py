@@ -59,7 +59,12 @@ def looked_at(
 
 
 def tolerance_of(layer: Layer, tolerance: float) -> float:
-    """Return an error relative to the square of the layer's output as one relative to the best single neuron's."""
+    """Return an error relative to the square of the layer's output as one relative to the best single neuron's.
+
+    Global imitation measures outputs, and takes it relative to the first one's as it is.
+    """
+    if layer.outputs is not None:
+        return tolerance
     first = float(np.diagonal(layer.gram).min())
     return tolerance * layer.found.energy / first if first > 0 else 1.0
 

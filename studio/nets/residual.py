@@ -4,6 +4,7 @@ __all__ = ["Block", "ResNet", "resnet"]
 
 import copy
 from collections.abc import Sequence
+from typing import no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Block(nn.Module):
         self.shortcut_norm = nn.BatchNorm2d(out) if project else None
         self.act2 = copy.deepcopy(activation)
 
+    @no_type_check
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
         made = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
@@ -49,6 +51,7 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.mean, self.flatten, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, outputs)
 
+    @no_type_check
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of pictures (b, channels, height, width)."""
         return self.head(self.flatten(self.mean(self.blocks(self.act0(self.norm0(self.conv0(x)))))))

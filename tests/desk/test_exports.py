@@ -131,7 +131,7 @@ def test_a_long_film_is_thinned_and_ends_with_the_newest(row):
         asked.append(snapshot.step)
         return (Images(np.full((1, 8, 8, 3), snapshot.step, np.uint8)),)
 
-    study = SimpleNamespace(name="long", view=view, network=lambda _: None)
+    study = SimpleNamespace(name="long", view=view, network_of=lambda _: None)
     newest = SimpleNamespace(step=200)
     long = SimpleNamespace(
         study=lambda _: study, snapshot=lambda _: newest, film=lambda _: [SimpleNamespace(step=n) for n in range(200)]

@@ -22,7 +22,6 @@ from studio.nets.contributions import Contributions, contributions
 from studio.nets.costs import macs, parameters
 from studio.nets.families import draw, family
 from studio.nets.prefix import Prefix
-from studio.nets.residual import Block, ResNet
 from studio.problems.growth_images import growth_images, raw_images
 
 SMALL = PruneConfig(macs=0.4, examples=24, positions=3, frames=2, training=2, after=1, rates=False, screen=2)
@@ -32,13 +31,6 @@ def begun(name, widths, count=60):
     """A problem of few digits and a fresh network for it."""
     problem = growth_images("digits", name, "relu", "average", count, 30, 0)
     return problem, problem.network(widths, generator_from(0, "begun"))
-
-
-@pytest.fixture
-def traceable(monkeypatch):
-    """Residual networks are traced with stand-ins for tensors, which the type checker of the tests does not know."""
-    for kind in (Block, ResNet):
-        monkeypatch.setattr(kind.forward, "__no_type_check__", True, raising=False)
 
 
 def same(one, two):
@@ -91,7 +83,7 @@ def test_runs_end_within_the_budget_with_channels_really_gone(method, target, or
 
 
 @pytest.mark.parametrize("method", ("line_search", "global"))
-def test_any_snapshot_can_be_gone_on_from(method, traceable):
+def test_any_snapshot_can_be_gone_on_from(method):
     """Convolutions with batch norms, trained between layers and after them: the same bytes, whichever it is."""
     problem, network = begun("resnet", (4, 4, 6, 8)) if method == "line_search" else begun("vgg", (4, 3))
     config = replace(SMALL, method=method, macs=0.3, examples=6, between=2, after=2)
@@ -105,7 +97,7 @@ def test_any_snapshot_can_be_gone_on_from(method, traceable):
     assert same(last(again), snapshots[-1])
 
 
-def test_the_network_of_a_snapshot_is_the_live_one(traceable):
+def test_the_network_of_a_snapshot_is_the_live_one():
     """Its loss is the one that was measured live, at every cut and every measurement after it."""
     problem, network = begun("resnet", (4, 4, 6, 8))
     config = replace(SMALL, between=2, after=2)
@@ -119,7 +111,7 @@ def test_the_network_of_a_snapshot_is_the_live_one(traceable):
     assert rows >= 8
 
 
-def test_tied_channels_stand_and_fall_together(traceable):
+def test_tied_channels_stand_and_fall_together():
     """What is added to each other keeps the same channels: the stream's layers have one width, and no other."""
     problem, network = begun("resnet", (6, 5, 7, 8))
     end = last(pruning(problem, SMALL, network, 0))
@@ -188,7 +180,7 @@ def test_what_ended_a_layer_is_said():
     assert end.reasons == ("tolerance", "tolerance") and all(0 < error <= 0.3 + 1e-9 for error in end.errors)
     assert all(width < size for width, size in zip(end.widths, end.sizes, strict=True))
     end = last(pruning(problem, replace(config, macs=1.0, channels=0.25), network, 0))
-    assert end.reasons == ("neurons", "neurons") and end.allotted == (5, 4)
+    assert all(reason.startswith("neurons") for reason in end.reasons) and end.allotted == (5, 4)
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)

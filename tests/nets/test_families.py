@@ -134,7 +134,7 @@ def test_smooth_activations_have_a_second_derivative():
 @pytest.mark.parametrize(
     "change, fault",
     [
-        ({"name": "resnet"}, "family must be one of mlp, vgg, mobilenet, pointnet, got 'resnet'"),
+        ({"name": "unet"}, "family must be one of mlp, vgg, mobilenet, pointnet, resnet, got 'unet'"),
         ({"widths": ()}, "widths of the family vgg must be at least 1, got 0"),
         ({"widths": (3, 0)}, r"between 1 and 4,096, got \(3, 0\)"),
         ({"widths": (3, 4097)}, "between 1 and 4,096"),

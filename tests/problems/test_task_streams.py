@@ -132,7 +132,7 @@ def test_a_task_can_be_learnt():
         ({"count": 2}, r"training leaves task \d \(\d and \d\) with [01] of the 2 examples .*: take more training"),
         ({"count": 1796}, r"training leaves task \d \(\d and \d\) with nothing to be tested on: take fewer"),
         ({"count": 1797}, "training must be between 2 and 1,796"),
-        ({"family": "pointnet"}, "'pointnet' cannot read data 'digits': choose the network mlp, vgg or mobilenet"),
+        ({"family": "pointnet"}, "'pointnet' cannot read data 'digits': choose the network mlp, vgg, mobilenet or resnet"),
         ({"family": "resnet"}, "network must be one of mlp, vgg"),
         ({"activation": "sine"}, "activation must be one of"),
         ({"pool": "sum"}, "pool must be one of"),
