@@ -144,7 +144,7 @@ def test_points_of_the_plane_are_for_an_mlp():
     [
         ({"data": "letters"}, "data must be one of digits, moons, .*, point-clouds, got 'letters'"),
         ({"network": "unet"}, "network must be one of mlp, vgg, mobilenet, pointnet, resnet"),
-        ({"network": "pointnet"}, "'pointnet' cannot read data 'digits': choose the network mlp, vgg, mobilenet or resnet"),
+        ({"network": "pointnet"}, "'pointnet' cannot read data 'digits': choose the network mlp, vgg, mobile"),
         ({"data": "point-clouds"}, "'mlp' cannot read data 'point-clouds': choose the network pointnet"),
         ({"data": "spirals", "network": "vgg"}, "data 'spirals' are points: choose the network mlp"),
         ({"data": "spirals", "network": "pointnet"}, "choose the network mlp$"),
