@@ -10,9 +10,10 @@ from pathlib import Path
 
 from benchmarks.pruning_accuracy import TASKS, accuracy
 from benchmarks.pruning_both import both
+from benchmarks.pruning_checks import checked, hostile
 from benchmarks.pruning_laws import laws
 from benchmarks.pruning_plot import plotted
-from benchmarks.pruning_speed import checked, hostile, latency, speed
+from benchmarks.pruning_speed import latency, speed
 from benchmarks.record import write_record
 from studio.files.datasets import VARIABLE
 

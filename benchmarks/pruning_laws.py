@@ -125,7 +125,7 @@ def _digits() -> dict[str, object]:
         spaces = trace(network, problem.example)
         space = spaces.growable[0]
         seen = contributions(network, spaces, space, Prefix(spaces, [problem.inputs]), 1, generator_from(0, "places"))
-        gram, stop = centred(seen.gram.numpy()), Stop(neurons=KEPT)
+        gram, stop = centred(seen.gram.numpy()), Stop(neurons=KEPT, settle=True)
         paths = {rule: select(gram, rule, stop) for rule in RULES}
         for name in ("magnitude", "random"):
             score = scores(network, spaces, name, (), problem.loss, generator_from(seed, "random"))[space]

@@ -49,6 +49,7 @@ from studio.nets.spaces import Spaces
 
 TARGETS = ("same_inputs", "original")
 ORDERS = ("forward", "backward")
+FEW = 512  # neurons up to which a layer is followed with all weights solved at each step
 FAINT = 1e-4  # of one neuron's error: how far a layer is followed to tell what it needs
 SCORED = 8  # batches that score channels for the Taylor baseline
 
@@ -228,7 +229,8 @@ def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live
         else:
             found, gram = _looked(config, seed, live, live.original, spaces, space, live.reference, None)
             stop = Stop(neurons=size, tolerance=FAINT, steps=4 * size)
-            counts, errors = select(gram, "line_search", stop, config.removal).best()
+            rule = "fully_corrective" if size <= FEW else "line_search"
+            counts, errors = select(gram, rule, stop, config.removal).best()
             curves[space] = followed(counts, errors / max(found.energy, 1e-300), size, groups)
     kept = allotted(curves, config.allocation, config.macs, lambda widths: shrunken(live.shares, spaces, widths))
     most = [

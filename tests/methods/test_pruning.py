@@ -264,7 +264,7 @@ def digits():
 def test_forty_of_256_neurons_still_read_digits(digits):
     """G9: without tuning, and far ahead of as many neurons by magnitude or at random, rescaled."""
     problem, network, spaces, found = digits
-    gram, stop = centred(found.gram.numpy()), Stop(neurons=40)
+    gram, stop = centred(found.gram.numpy()), Stop(neurons=40, settle=True)
 
     def right(path):
         gates = gates_of(found.members, path.weights(path.at(40)))
