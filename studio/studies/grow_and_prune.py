@@ -211,7 +211,7 @@ def _curves(snapshot: Reshaped, config: GrowAndPruneConfig) -> tuple[Curves, ...
         Curves(f"Accuracy against {against}", along, "% right", _way(cost, right, moved)),
         Curves(f"Loss against {against}", along, "loss", _way(cost, loss, moved), log_y=True),
         Curves(
-            "Cost against work", "multiply-accumulates spent on training", along,
+            "Cost against work", "multiply-accumulates spent on training", against,
             tuple(Series(name, *line) for name, line in lines.items()),
         ),
         *((training,) if len(ran) else ()),

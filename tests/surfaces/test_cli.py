@@ -9,9 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from studio.catalog import CATALOG
+from studio.core.controls import controls
 from studio.files.archive import png_recipe
+from studio.nets.network_files import save_network
+from studio.studies.prune import Prune
+from studio.surfaces import cli_runs
 from studio.surfaces.cli import main
 
 QUICK = ["run", "landscapes", "--steps", "5", "--points", "4"]
@@ -108,3 +113,33 @@ def test_a_run_handed_in_apart_is_watched_stopped_and_gone_on_with(capsys):
     run = capsys.readouterr().out.split()[-1]
     assert main(["stop", run]) == 0 and "what it found is kept" in capsys.readouterr().out
     assert main(["delete", run]) == 0
+
+
+def test_a_run_is_taken_back_to_a_step_and_gone_on_with(capsys):
+    assert main([*QUICK, "--seed", "78"]) == 0
+    whole = capsys.readouterr().out.splitlines()[-1]
+    assert main(["undo", "last", "--step", "3"]) == 0 and "stopped at step 3 of 5" in capsys.readouterr().out
+    assert main(["resume", "last"]) == 0 and capsys.readouterr().out.splitlines()[-1] == whole
+    for step in (0, 5, -1, 99):
+        wrong = main(["undo", "last", "--step", str(step)])
+        assert wrong == 1 and "step must be between 3 and 4" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_opened_is_refused_in_one_sentence(tmp_path, capsys):
+    other = tmp_path / "a.safetensors"
+    for data, words in ((None, "cannot be read"), (b"no network", "safetensors"), (b"PK\x03\x04" + bytes(50), "pickle")):
+        if data is not None:
+            other.write_bytes(data)
+        assert main(["run", "prune", "--open", str(other)]) == 1
+        said = capsys.readouterr().err
+        assert words in said and len(said.splitlines()) == 1
+
+
+def test_knobs_of_a_file_are_taken_where_nothing_else_was_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("studio.files.networks.user_cache", lambda: tmp_path)
+    path = tmp_path / "a.safetensors"
+    save_network(path, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Linear(8, 10)))
+    given = {control.name: control.default for control in controls(Prune)}
+    knobs = cli_runs._opened(Prune, path, given | {"macs": 0.7, "training": 5})
+    assert knobs["network"] == "file" and len(knobs["file"]) == 64
+    assert (knobs["macs"], knobs["training"], knobs["after"]) == (0.7, 5, given["after"])
