@@ -34,11 +34,11 @@ def refit(
     for name, given, lack in sampled(network, spaces, space, prefix, positions, generator, wanted):
         module = network.get_submodule(name)
         groups = int(getattr(module, "groups", 1))
-        x = given.view(len(given), groups, -1)
+        x = given.view(len(given), groups, -1).transpose(0, 1)
         if module.bias is not None:
-            x = torch.cat([x, x.new_ones(len(x), groups, 1)], dim=2)
-        own = torch.einsum("rgi,rgj->gij", x, x)
-        with_lack = torch.einsum("rgi,rgo->gio", x, lack.view(len(lack), groups, -1))
+            x = torch.cat([x, x.new_ones(groups, len(given), 1)], dim=2)
+        own = x.transpose(1, 2) @ x
+        with_lack = x.transpose(1, 2) @ lack.view(len(lack), groups, -1).transpose(0, 1)
         squares[name] = squares.get(name, 0) + own
         products[name] = products.get(name, 0) + with_lack
     for name, own in squares.items():
