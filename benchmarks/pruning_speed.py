@@ -5,17 +5,16 @@ Seconds are those of the process on one thread; ratios are of pairs taken in tur
 
 __all__ = ["latency", "speed"]
 
-import copy
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.pruning_peer import at_ratio, ratio_for
 from studio.core.seeds import generator_from
 from studio.methods.forward_selection import Stop, centred, select
 from studio.methods.pruning_budget import Curve, allotted
@@ -207,8 +206,8 @@ def _latency(network: nn.Module, example: Tensor, allocation: str) -> tuple[floa
     """Return the ratio of the times of a pass, ours over theirs, at half the MACs, and what else there is to say."""
     own, ours = _timed(lambda: _halved(network, example, allocation))
     budget = macs(ours, example)
-    ratio = _equal_ratio(network, example, budget)
-    peers, theirs = _timed(lambda: _by_peer(network, example, ratio))
+    ratio = ratio_for(network, example, budget)
+    peers, theirs = _timed(lambda: at_ratio(network, example, ratio))
     pairs = []
     with torch.no_grad():
         for turn in range(TURNS + 3):
@@ -243,33 +242,6 @@ def _halved(network: nn.Module, example: Tensor, allocation: str) -> nn.Module:
     layers = layer_macs(network, example[:1])
     kept = allotted(curves, allocation, 0.5, lambda widths: shrunken(layers, spaces, widths))
     return _imitated(network, spaces, batches, kept)
-
-
-def _by_peer(network: nn.Module, example: Tensor, ratio: float) -> nn.Module:
-    """Return the network pruned by torch-pruning: groups of its graph, lowest mean magnitudes first."""
-    peer, theirs = _peer(), copy.deepcopy(network)
-    head = next(module for module in reversed(list(theirs.modules())) if isinstance(module, nn.Linear))
-    sizes = peer.importance.MagnitudeImportance(p=2)
-    peer.pruner.BasePruner(theirs, example[:2], sizes, pruning_ratio=ratio, ignored_layers=[head]).step()
-    return theirs.eval()
-
-
-def _equal_ratio(network: nn.Module, example: Tensor, budget: int) -> float:
-    """Return the pruning ratio at which torch-pruning comes nearest to a budget of MACs, by halving."""
-    low, high, tried = 0.0, 1.0, []
-    for _ in range(8):
-        middle = (low + high) / 2
-        cost = macs(_by_peer(network, example, middle), example)
-        tried.append((abs(cost - budget), middle))
-        low, high = (middle, high) if cost > budget else (low, middle)
-    return min(tried)[1]
-
-
-def _peer() -> Any:
-    try:
-        return importlib.import_module("torch_pruning")
-    except ImportError as error:
-        raise ValueError("torch-pruning is not installed: pip install 'optimisation-studio[bench]'") from error
 
 
 def _timed(work: Callable[[], Made]) -> tuple[float, Made]:

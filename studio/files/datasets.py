@@ -1,6 +1,6 @@
 """Data sets on this machine: found in the folder that STUDIO_DATA names, opened as if a stranger had packed them."""
 
-__all__ = ["VARIABLE", "data_file", "decoded", "read_arrays"]
+__all__ = ["VARIABLE", "data_file", "data_folder", "decoded", "read_arrays"]
 
 import io
 import math
@@ -28,16 +28,20 @@ def data_file(name: str, what: str) -> Path:
     Raises `ValueError`, one sentence with the remedy, where the variable is not set or the file is not there; `what`
     names the data set in it.
     """
-    folder = os.environ.get(VARIABLE, "")
-    if not folder:
-        raise ValueError(
-            f"data {what!r} needs the file {name}: set {VARIABLE} to the folder that holds it, or choose data 'digits'"
-        )
-    path = Path(folder) / name
+    path = _below(name, what, "file")
     if not path.is_file():
-        raise ValueError(
-            f"data {what!r} needs the file {name} in the folder that {VARIABLE} names: put it there, or choose 'digits'"
-        )
+        raise _absent(name, what, "file")
+    return path
+
+
+def data_folder(name: str, what: str) -> Path:
+    """Return the path of the folder `name` below the one that STUDIO_DATA names.
+
+    Raises `ValueError`, one sentence with the remedy, where the variable is not set or the folder is not there.
+    """
+    path = _below(name, what, "folder")
+    if not path.is_dir():
+        raise _absent(name, what, "folder")
     return path
 
 
@@ -84,6 +88,22 @@ def decoded(
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"picture {row} is no readable PNG or JPEG: fetch the packed set again") from error
     return np.stack(pictures)
+
+
+def _below(name: str, what: str, kind: str) -> Path:
+    folder = os.environ.get(VARIABLE, "")
+    if not folder:
+        raise ValueError(
+            f"data {what!r} needs the {kind} {name}: set {VARIABLE} to the folder that holds it, "
+            "or choose data 'digits'"
+        )
+    return Path(folder) / name
+
+
+def _absent(name: str, what: str, kind: str) -> ValueError:
+    return ValueError(
+        f"data {what!r} needs the {kind} {name} in the folder that {VARIABLE} names: put it there, or choose 'digits'"
+    )
 
 
 def _array(packed: zipfile.ZipFile, name: str, dtype: str, limit: int) -> np.ndarray:

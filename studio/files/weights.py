@@ -1,8 +1,8 @@
 """Pretrained weights: a card says what a set of files is; here it becomes local paths or one clear sentence."""
 
 __all__ = [
-    "Card", "CardFile", "Found", "Missing", "Progress", "assets_folder", "card", "cards", "digest_of", "download",
-    "embedded", "find", "load_tensors", "places", "user_cache", "verify",
+    "Card", "CardFile", "Found", "Missing", "Progress", "assets_folder", "card", "cards", "checkpoint", "digest_of",
+    "download", "embedded", "find", "load_tensors", "places", "user_cache", "verify",
 ]  # fmt: skip
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import tomllib
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -195,6 +196,25 @@ def download(card: Card, folder: str | Path = "") -> Generator[Progress, None, N
         os.replace(part, target)
 
 
+def checkpoint(name: str) -> Path:
+    """Return the file of that name in the folder STUDIO_WEIGHTS names, or where torch.hub keeps its own.
+
+    By torch.hub's convention the name ends with the first digits of the SHA-256, "resnet18-f37072fd.pth". Raises
+    `ValueError`, in one sentence, where there is no such file or it has another checksum; nothing is fetched.
+    """
+    chosen, cached = os.environ.get("STUDIO_WEIGHTS", ""), Path(torch.hub.get_dir()) / "checkpoints"
+    folders = [*([Path(chosen)] if chosen else []), cached]
+    found = [folder / name for folder in folders if (folder / name).is_file()]
+    start = Path(name).stem.rpartition("-")[2]
+    for path in found:
+        if path.stat().st_size <= TENSOR_LIMIT and _sha256(path, _stamp(path)).startswith(start):
+            return path
+    if found:
+        raise ValueError(f"{found[0]} has a SHA-256 that does not begin with {start}: delete it and fetch it again")
+    home = chosen or "the folder that STUDIO_WEIGHTS names"
+    raise ValueError(f"{name} is not on this machine: put it into {home} or into {cached}")
+
+
 def load_tensors(path: Path, limit: int = TENSOR_LIMIT) -> dict[str, Tensor]:
     """Return the table of tensors in a .safetensors or PyTorch file; no code in the file is run.
 
@@ -207,7 +227,7 @@ def load_tensors(path: Path, limit: int = TENSOR_LIMIT) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
             return dict(state)
         raise ValueError("it holds no table of tensors")

@@ -16,6 +16,7 @@ from studio.nets.surgery import resized
 
 PROBE = 512
 CHUNK = 500
+ENTRIES = 2**23  # numbers of input that one pass takes at most: 55 pictures of 224 x 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class OwnNetwork:
     `inputs` and `targets` lie on the network's device. `criterion(outputs, targets)` is the mean loss of a batch, and
     `right(outputs, targets)` marks each test example with a number between 0 (wrong) and 1 (right); the defaults are
     those of classification. `seed` draws the order of the batches. `declare` returns the channel spaces of a network
-    that tracing cannot follow, of whatever widths it is by then (see `studio.nets.spaces.declared`).
+    that tracing cannot follow, of whatever widths it is by then (see `studio.nets.spaces.declared`). `words` say what
+    the mean of `right` is a share of.
     """
 
     seed_network: nn.Module
@@ -38,6 +40,7 @@ class OwnNetwork:
     batch_size: int = 128
     seed: int = 0
     declare: Callable[[nn.Module], Spaces] | None = None
+    words: str = "of the test set right"
 
     @property
     def example(self) -> Tensor:
@@ -47,7 +50,7 @@ class OwnNetwork:
     @property
     def test_words(self) -> str:
         """Return what `accuracy` is a share of, in words."""
-        return "of the test set right"
+        return self.words
 
     def network(self, widths: Sequence[int] | None, generator: torch.Generator) -> nn.Module:
         """Return a copy of the seed network, or one of other widths (its weights are then only of the right shape).
@@ -70,7 +73,7 @@ class OwnNetwork:
 
     def probe(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the training examples of probe number `index`: neighbouring ones share none."""
-        size = min(PROBE, len(self.inputs) // 2)
+        size = min(PROBE, len(self.inputs) // 2, self._most())
         order = torch.randperm(len(self.inputs), generator=generator_from(self.seed, "probe"))
         return self._rows(order[(index * size + torch.arange(size)) % len(self.inputs)])
 
@@ -81,9 +84,14 @@ class OwnNetwork:
     def accuracy(self, network: nn.Module) -> float:
         """Return the mean of `right` over the test set, in evaluation mode; every module's mode is put back."""
         with evaluating(network), torch.no_grad():
-            parts = zip(self.test_inputs.split(CHUNK), self.test_targets.split(CHUNK), strict=True)
+            size = min(CHUNK, self._most())
+            parts = zip(self.test_inputs.split(size), self.test_targets.split(size), strict=True)
             total = sum(float(self.right(network(inputs), targets).sum()) for inputs, targets in parts)
         return total / len(self.test_targets)
+
+    def _most(self) -> int:
+        """Return how many examples one pass takes."""
+        return max(1, ENTRIES // max(1, self.inputs[0].numel()))
 
     def _rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         rows = rows.to(self.inputs.device)

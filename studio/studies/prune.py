@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Self
 
+import torch
 from torch import nn
 
 from studio.core.controls import Choice, Knob, Range, Value, Words
@@ -21,15 +22,19 @@ from studio.methods.pruning_state import Pruned, pruned_network
 from studio.nets.activations import ACTIVATIONS
 from studio.nets.costs import parameters
 from studio.nets.network_files import read_network
+from studio.nets.spaces import trace
 from studio.nets.surgery import Edit
+from studio.nets.torchvision_models import MODELS, torchvision_architecture, torchvision_model
 from studio.problems.digits import DATA
 from studio.problems.growth_images import GrowthImages, growth_images
+from studio.problems.own_network import OwnNetwork
+from studio.problems.pictures import BATCH, MOST, PICTURES, SIDE, picture_problem
 from studio.problems.pruned_networks import BROUGHT, WHOLE, begun_network, brought_network
 from studio.scenes import Scene
 from studio.studies.prune_view import prune_curves, pruning_scene
 from studio.studies.study import Study
 
-NETWORKS = ("mlp", "vgg", "mobilenet", "resnet", BROUGHT)
+NETWORKS = ("mlp", "vgg", "mobilenet", "resnet", BROUGHT, *MODELS)
 HEAVY = 400_000  # parameters above which a network does not fit into snapshots, and so cannot be tuned
 
 
@@ -49,9 +54,15 @@ class Prune(Study):
     largest: ClassVar[int] = 64 * 2**20
 
     data: Annotated[
-        str, Choice(*DATA), Knob("Data", "digits ship with scikit-learn; some others need a folder of your own")
+        str,
+        Choice(*DATA, PICTURES),
+        Knob("Data", "digits ship with scikit-learn; some others, and pictures, need a folder of your own"),
     ] = "digits"
-    network: Annotated[str, Choice(*NETWORKS), Knob("Network", "trained here first, or the file you opened")] = "mlp"
+    network: Annotated[
+        str,
+        Choice(*NETWORKS),
+        Knob("Network", "trained here first, the file you opened, or torchvision's, which name your own pictures"),
+    ] = "mlp"
     method: Annotated[
         str,
         Choice(*METHODS),
@@ -118,9 +129,10 @@ class Prune(Study):
 
         Raises `ValueError`, in one sentence, where data are missing, or the network does not fit them or the knobs.
         """
-        problem = self._problem().to(best_device(self.device))
+        problem = self._problem()
+        problem = problem if isinstance(problem, OwnNetwork) else problem.to(best_device(self.device))
         network = self._network(problem)
-        return pruning(problem, self._config(network), network, self.seed, self._own(network), start)
+        return pruning(problem, self._config(problem), network, self.seed, self._own(network), start)
 
     def view(self, snapshot: Pruned) -> tuple[Scene, ...]:
         """Return the layers, the newest layer's hull and weights, the decay of errors, and accuracy against cost."""
@@ -130,7 +142,8 @@ class Prune(Study):
     def network_of(self, snapshot: Pruned) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Return the pruned network of a snapshot, and the edits that made it from the trained one."""
         problem = self._problem()
-        return pruned_network(problem, snapshot, self._network(problem))
+        network, edits = pruned_network(problem, snapshot, self._network(problem))
+        return network.cpu(), edits
 
     @classmethod
     def opened(cls, data: bytes) -> tuple[dict[str, Value], str]:
@@ -158,7 +171,7 @@ class Prune(Study):
         where = "the GPU" if best_device(self.device).type != "cpu" else "the CPU"
         return (
             f"{parameters(network):,} parameters in {layers} layers that can lose channels; "
-            f"{prune_steps(self._config(network), layers):,} steps on {problem.examples:,} examples, on {where}."
+            f"{prune_steps(self._config(problem), layers):,} steps on {len(problem.inputs):,} examples, on {where}."
         )
 
     @classmethod
@@ -166,11 +179,20 @@ class Prune(Study):
         """Return a narrow perceptron, hardly trained, in three frames."""
         return cls(training=3, after=2, frames=3, width=0.08, count=80, batch=40, examples=40)
 
-    def _problem(self) -> GrowthImages:
+    def _problem(self) -> GrowthImages | OwnNetwork:
+        if self.network in MODELS and self.data != PICTURES:
+            raise ValueError(f"network {self.network!r} names pictures of your own: choose the data 'pictures'")
+        if self.data == PICTURES:
+            if self.network not in MODELS:
+                raise ValueError(f"data 'pictures' have no labels: choose the network {' or '.join(MODELS)}")
+            count, batch, device = min(self.count, MOST), min(self.batch, BATCH), best_device(self.device)
+            return picture_problem(torchvision_model(self.network), SIDE, count, batch, self.seed, device)
         kind = self.network if self.network in WHOLE else "mlp" if self.data in ("moons", "spirals") else "vgg"
         return _drawn(self.data, kind, self.activation, self.count, self.batch, self.seed)
 
-    def _network(self, problem: GrowthImages) -> nn.Module:
+    def _network(self, problem: GrowthImages | OwnNetwork) -> nn.Module:
+        if isinstance(problem, OwnNetwork):
+            return problem.seed_network
         if self.network == BROUGHT:
             return brought_network(problem, self.file)
         return begun_network(problem, self.width, self.seed)
@@ -178,19 +200,19 @@ class Prune(Study):
     def _own(self, network: nn.Module) -> bool:
         if parameters(network) <= HEAVY:
             return True
-        if self.network != BROUGHT:
+        if self.network != BROUGHT and self.network not in MODELS:
             raise ValueError(
                 f"width of {self.width:g} makes {parameters(network):,} parameters, and snapshots hold {HEAVY:,}: take "
                 "a smaller one"
             )
         return False
 
-    def _config(self, network: nn.Module) -> PruneConfig:
+    def _config(self, problem: GrowthImages | OwnNetwork) -> PruneConfig:
         return PruneConfig(
             method=self.method, target=self.target, order=self.order, macs=self.macs, channels=self.channels,
             tolerance=self.tolerance, allocation=self.allocation, removal=self.removal, distance=self.distance,
-            screen=self.screen, examples=min(self.examples, self.count), positions=self.positions, frames=self.frames,
-            training=self.training, between=self.between, after=self.after, rate=self.rate,
+            screen=self.screen, examples=min(self.examples, len(problem.inputs)), positions=self.positions,
+            frames=self.frames, training=self.training, between=self.between, after=self.after, rate=self.rate,
             tuning_rate=self.tuning_rate, refit=self.refit,
         )  # fmt: skip
 
@@ -203,8 +225,11 @@ def _drawn(data: str, network: str, activation: str, count: int, batch: int, see
 @lru_cache(maxsize=8)
 def _names(study: Prune) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Return the names of the layers that can be pruned, and of those that cannot with the reason."""
-    problem = study._problem()
-    spaces = problem.spaces(study._network(problem))
+    if study.network in MODELS:
+        spaces = trace(torchvision_architecture(study.network), torch.zeros(2, 3, SIDE, SIDE))
+    else:
+        problem = study._problem()
+        spaces = problem.spaces(study._network(problem))
     return (
         tuple(spaces[space].name for space in spaces.growable),
         tuple((space.name, space.frozen) for space in spaces.spaces if space.frozen),
