@@ -264,7 +264,7 @@ def _selected(
     if layer is None:
         layer = live.layer = _layer(problem, config, seed, live, space)
     if into == 0:
-        now = begun(now, layer, place, config.method)
+        now = begun(now, layer, place)
         if config.rates:
             now = _with_decays(problem, config, seed, live, now, layer)
     most = now.allotted[place] // layer.groups
@@ -279,7 +279,7 @@ def _selected(
         gates, error = chosen(layer, path, stop.neurons)
         reason = path.reason or "neurons"
     if not ends:
-        return replace(after, phase="selecting")
+        return after
     return _cut(problem, config, seed, live, after, place, gates, error, reason)
 
 

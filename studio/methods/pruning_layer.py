@@ -1,6 +1,6 @@
 """One layer of a network being pruned: its contributions, the selection on them in frames, and how errors decay."""
 
-__all__ = ["LOCAL", "METHODS", "Layer", "begun", "chosen", "looked_at", "selected", "tolerance_of"]
+__all__ = ["METHODS", "Layer", "begun", "chosen", "decays", "looked_at", "selected", "tolerance_of"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,8 +20,7 @@ from studio.nets.contributions import Contributions, Wanted, contributions
 from studio.nets.prefix import Prefix
 from studio.nets.spaces import Spaces
 
-LOCAL = RULES
-METHODS = (*LOCAL, "global", *BASELINES)
+METHODS = (*RULES, "global", *BASELINES)
 MOMENTS = 64  # steps whose weights are kept to be shown
 POINTS = (1, 2, 4, 8, 16, 32)  # calibration examples of the decays, before all
 DECAY = 96  # neurons up to which decays are followed
@@ -69,8 +68,8 @@ def tolerance_of(layer: Layer, tolerance: float) -> float:
     return tolerance * layer.found.energy / first if first > 0 else 1.0
 
 
-def begun(now: Pruned, layer: Layer, place: int, rule: str) -> Pruned:
-    """Return the snapshot at the start of a layer: nothing chosen, its vertices seen in the plane, its decays."""
+def begun(now: Pruned, layer: Layer, place: int) -> Pruned:
+    """Return the snapshot at the start of a layer: nothing chosen, its vertices seen in the plane."""
     size = len(layer.gram)
     positions, shown = _plane(layer.gram)
     empty, none = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)

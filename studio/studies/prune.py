@@ -132,7 +132,8 @@ class Prune(Study):
         problem = self._problem()
         problem = problem if isinstance(problem, OwnNetwork) else problem.to(best_device(self.device))
         network = self._network(problem)
-        return pruning(problem, self._config(problem), network, self.seed, self._own(network), start)
+        own = self._own(network)
+        return pruning(problem, self._config(problem, own), network, self.seed, own, start)
 
     def view(self, snapshot: Pruned) -> tuple[Scene, ...]:
         """Return the layers, the newest layer's hull and weights, the decay of errors, and accuracy against cost."""
@@ -167,11 +168,11 @@ class Prune(Study):
         """Return the sizes, the steps and the device; a `ValueError` where a run cannot be."""
         problem = self._problem()
         network = self._network(problem)
-        layers = len(problem.spaces(network).growable)
+        own, layers = self._own(network), len(problem.spaces(network).growable)
         where = "the GPU" if best_device(self.device).type != "cpu" else "the CPU"
         return (
             f"{parameters(network):,} parameters in {layers} layers that can lose channels; "
-            f"{prune_steps(self._config(problem), layers):,} steps on {len(problem.inputs):,} examples, on {where}."
+            f"{prune_steps(self._config(problem, own), layers):,} steps on {len(problem.inputs):,} examples, on {where}."
         )
 
     @classmethod
@@ -205,15 +206,19 @@ class Prune(Study):
                 f"width of {self.width:g} makes {parameters(network):,} parameters, and snapshots hold {HEAVY:,}: take "
                 "a smaller one"
             )
+        if self.training or self.between or self.after or self.refit:
+            raise ValueError(
+                f"a network of {parameters(network):,} parameters keeps its weights: set all training to 0 and refit off"
+            )
         return False
 
-    def _config(self, problem: GrowthImages | OwnNetwork) -> PruneConfig:
+    def _config(self, problem: GrowthImages | OwnNetwork, own: bool) -> PruneConfig:
         return PruneConfig(
             method=self.method, target=self.target, order=self.order, macs=self.macs, channels=self.channels,
             tolerance=self.tolerance, allocation=self.allocation, removal=self.removal, distance=self.distance,
             screen=self.screen, examples=min(self.examples, len(problem.inputs)), positions=self.positions,
             frames=self.frames, training=self.training, between=self.between, after=self.after, rate=self.rate,
-            tuning_rate=self.tuning_rate, refit=self.refit,
+            tuning_rate=self.tuning_rate, refit=self.refit, rates=own,
         )  # fmt: skip
 
 

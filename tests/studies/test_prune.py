@@ -106,7 +106,7 @@ def test_a_large_network_travels_as_its_choices_alone(brought):
     pruned, _ = study.network_of(snapshot)
     assert pruned(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     with pytest.raises(ValueError, match="set all training to 0"):
-        next(replace(study, after=5).run())
+        replace(study, after=5).forecast()
 
 
 def test_too_wide_a_network_is_refused_before_it_runs():
