@@ -104,7 +104,7 @@ def pruning(
     asked of one that does not travel.
     """
     if not own and (config.training or config.between or config.after or config.refit):
-        raise ValueError("a network as large as this one keeps its weights: set all training to 0 and refit off")
+        raise ValueError("a network as large as this one keeps its weights: set all training to 0, refit off")
     spaces = problem.spaces(network)
     if not spaces.growable:
         why = "; ".join(dict.fromkeys(f"{space.name}: {space.frozen}" for space in spaces.spaces if space.frozen))

@@ -172,7 +172,7 @@ class Prune(Study):
         where = "the GPU" if best_device(self.device).type != "cpu" else "the CPU"
         return (
             f"{parameters(network):,} parameters in {layers} layers that can lose channels; "
-            f"{prune_steps(self._config(problem, own), layers):,} steps on {len(problem.inputs):,} examples, on {where}."
+            f"{prune_steps(self._config(problem, own), layers):,} steps on {len(problem.inputs):,} examples on {where}."
         )
 
     @classmethod
@@ -208,7 +208,7 @@ class Prune(Study):
             )
         if self.training or self.between or self.after or self.refit:
             raise ValueError(
-                f"a network of {parameters(network):,} parameters keeps its weights: set all training to 0 and refit off"
+                f"a network of {parameters(network):,} parameters keeps its weights: set all training to 0, refit off"
             )
         return False
 

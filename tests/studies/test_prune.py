@@ -55,7 +55,7 @@ def test_the_view_follows_the_selection():
     for snapshot in (snapshots[0], snapshots[len(snapshots) // 2], snapshots[-1]):
         scene, *curves = TINY.__class__.view(replace(TINY, network="resnet", frames=2), snapshot)
         assert isinstance(scene, Pruning) and all(isinstance(each, Curves) for each in curves)
-        assert [layer.name for layer in scene.layers if layer.state != "fixed"][0] == "conv0"
+        assert next(layer.name for layer in scene.layers if layer.state != "fixed") == "conv0"
         assert any(layer.state == "fixed" and layer.why for layer in scene.layers)
     assert {layer.state for layer in scene.layers} == {"done", "fixed"}
     kept = [int((layer.weights > 0).sum()) for layer in scene.layers if layer.state == "done"]
