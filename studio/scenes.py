@@ -225,7 +225,7 @@ class Channels:
     """The channels of one layer (or of several tied together) of a network that is pruned.
 
     `weights` are what the layer's readers multiply each channel by: 1 as it was, 0 dropped. `state` is waiting, now,
-    done or fixed, and `why` says in words why a fixed layer cannot change.
+    done or fixed, and `why` says in words why a fixed layer cannot change, or what ended a done one.
     """
 
     name: str

@@ -11,6 +11,7 @@ Channels are removed, not masked, and nothing is trained in the selection itself
 __all__ = ["PruneConfig", "Pruned", "prune_steps", "pruning"]
 
 import copy
+from collections import Counter
 from dataclasses import dataclass, replace
 from math import cos, pi
 
@@ -383,4 +384,8 @@ def _ended(problem: GrowthProblem, now: Pruned) -> Pruned:
         f"{sum(now.widths):,} of {sum(now.sizes):,} channels, {size:,.0f} parameters, {cost:,.0f} multiply-accumulates "
         f"({cost / float(before[3]):.0%}): {right:.1%} {problem.test_words}, {float(before[6]):.1%} before"
     )
+    ends = ", ".join(f"{reason} ({count})" for reason, count in Counter(now.reasons).items())
+    words += f"; selections ended by: {ends}"
+    if now.passes:
+        words += f", after {now.passes:,} runs over the calibration examples"
     return replace(now, outcome=words)

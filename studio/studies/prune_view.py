@@ -16,7 +16,8 @@ def pruning_scene(
     """Return the layers of a snapshot, the newest layer's path and the decays; `names` are of layers and fixed ones."""
     growable, fixed = names
     layers = tuple(
-        Channels(name, _weights(snapshot, place), _state(snapshot, place)) for place, name in enumerate(growable)
+        Channels(name, _weights(snapshot, place), _state(snapshot, place), _ended(snapshot, place))
+        for place, name in enumerate(growable)
     )
     before, now = _macs(snapshot)
     right = 100 * float(snapshot.curve[-1, 6])
@@ -50,6 +51,10 @@ def _macs(snapshot: Pruned) -> tuple[float, float]:
 
 def _weights(snapshot: Pruned, place: int) -> np.ndarray:
     return snapshot.gates[place].double().numpy()
+
+
+def _ended(snapshot: Pruned, place: int) -> str:
+    return f"its selection ended by: {snapshot.reasons[place]}" if snapshot.reasons[place] else ""
 
 
 def _state(snapshot: Pruned, place: int) -> str:
