@@ -33,6 +33,7 @@ class Painting(Study):
     rate: Annotated[float, Range(1e-4, 1.0, log=True), Knob("Rate", advanced=True)] = 0.1
     style: Annotated[str, Choice("noise", "flat", "plain"), Knob("Style")] = "noise"
     bright: Annotated[bool, Knob("Bright")] = False
+    nap: Annotated[float, Range(0.0, 1.0), Knob("Nap", "seconds a stroke", advanced=True)] = 0.002
 
     def run(self, start: Stroke | None = None) -> Run[Stroke]:
         for step in range(0 if start is None else start.step, self.steps + 1):
@@ -40,7 +41,7 @@ class Painting(Study):
                 raise RuntimeError("/secret/path <b>broke</b>")
             if self.prompt == "weights":
                 raise ValueError("no weights here: <put> them in a folder")
-            time.sleep(0.002)
+            time.sleep(self.nap)
             generator = np.random.default_rng([self.seed, len(self.prompt), step])
             pixels = torch.from_numpy(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8))
             end = f"painted {self.prompt}" if step == self.steps else ""
