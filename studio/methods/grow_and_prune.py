@@ -30,6 +30,7 @@ from studio.methods.growing import Grown, live_of, trained_state
 from studio.methods.growing_rounds import STATE_BYTES, Step, changed_state, chosen_state, grown_state, step_of
 from studio.methods.growing_state import Live, first_state
 from studio.methods.growth_round import GrowthConfig
+from studio.methods.pruning_layer import calibration
 from studio.nets.costs import COUNTERS, parameters
 
 PLANS = ("both", "grow", "prune", "scratch")
@@ -242,7 +243,7 @@ def _pruned(
     target: float,
 ) -> Reshaped:  # fmt: skip
     """Return the snapshot after channels were dropped until the network costs at most `target`."""
-    batches = _calibration(problem, now.trained, config.cut.examples)
+    batches = calibration(problem, now.trained, config.cut.examples)
     cost = widths_cost(live.network, live.spaces, problem.example, config.unit)
     sizes, network = live.spaces.widths, live.network
     cut = cut_to(network, live.spaces, cost, target, batches, config.cut, generator)
@@ -257,15 +258,6 @@ def _pruned(
     after = changed_state(problem, generator, live, counted, step, "pruning")
     dropped = tuple(old - new for old, new in zip(sizes, after.widths, strict=True))
     return replace(after, errors=cut.errors, dropped=dropped)
-
-
-def _calibration(problem: GrowthProblem, step: int, examples: int) -> list[Tensor]:
-    """Return the next examples of training, in their batches."""
-    found: list[Tensor] = []
-    while examples > 0:
-        found.append(problem.batch(step)[0][:examples])
-        examples, step = examples - len(found[-1]), step + 1
-    return found
 
 
 def _loss(problem: GrowthProblem, network: nn.Module, probe: tuple[Tensor, Tensor]) -> float:

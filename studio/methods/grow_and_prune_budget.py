@@ -14,13 +14,13 @@ from studio.core.problems import GrowthProblem
 from studio.core.seeds import generator_from
 from studio.methods.forward_selection import Stop, select
 from studio.methods.growing_state import spaces_of
-from studio.methods.pruning_budget import Curve, allotted
+from studio.methods.pruning_budget import allotted
 from studio.methods.pruning_cut import cut, shrunk
-from studio.methods.pruning_layer import Layer, chosen, looked_at
+from studio.methods.pruning_layer import Layer, chosen, curve_of, looked_at
 from studio.methods.pruning_state import smaller
 from studio.nets.costs import COUNTERS, FETCH, layer_macs
 from studio.nets.modes import evaluating
-from studio.nets.prefix import Prefix, first_call
+from studio.nets.prefix import Prefix
 from studio.nets.spaces import Spaces
 from studio.nets.surgery import Change, Edit
 
@@ -150,9 +150,7 @@ def _allowed(
     """Return how many vertices each space may keep, from a look at all layers as they are."""
     prefix, curves = Prefix(spaces, batches), {}
     for space in spaces.growable:
-        layer = _looked(network, spaces, space, prefix, config.positions, generator)
-        kept, errors = select(layer.gram, config.rule, Stop(steps=STEPS * len(layer.gram))).best()
-        curves[space] = Curve(kept, errors / max(layer.found.energy, 1e-300), len(layer.gram), layer.groups)
+        curves[space] = curve_of(*looked_at(network, spaces, space, prefix, config.positions, generator))
     return allotted(curves, "tolerance", share, cost)
 
 
@@ -166,11 +164,11 @@ def _imitated(
     changes: dict[int, Change] = {}
     found: list[float] = []
     for space in spaces.growable:
-        layer = _looked(now, left, space, prefix, config.positions, generator)
+        layer = Layer(space, *looked_at(now, left, space, prefix, config.positions, generator))
         if allowed[space] >= len(layer.gram):
             found.append(0.0)
             continue
-        path = select(layer.gram, config.rule, Stop(allowed[space], steps=STEPS * len(layer.gram)))
+        path = select(layer.gram, config.rule, Stop(allowed[space], steps=STEPS * len(layer.gram), settle=True))
         gates, error = chosen(layer, path, allowed[space])
         now, made = shrunk(now, left, {space: gates})
         changes[space], edits = cut(gates), edits + made
@@ -178,15 +176,3 @@ def _imitated(
         left = smaller(left, tuple(sizes))
         found.append(error)
     return Cut(now, edits, changes, tuple(found), 2 * len(found))
-
-
-def _looked(
-    network: nn.Module, spaces: Spaces, space: int, prefix: Prefix, positions: int, generator: torch.Generator
-) -> Layer:
-    """Return a space ready to be selected from; what lies before it is kept in the prefix."""
-    place = first_call(spaces, spaces[space].writers)
-    if place < prefix.place:
-        prefix.forget()
-    prefix.advance(network, place)
-    found, gram = looked_at(network, spaces, space, prefix, positions, generator, None)
-    return Layer(space, found, gram, None, None)

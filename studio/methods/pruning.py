@@ -22,12 +22,22 @@ from torch import Tensor, nn
 from studio.core.problems import GrowthProblem
 from studio.core.runs import Run
 from studio.core.seeds import generator_from
-from studio.methods.forward_selection import Stop, select
+from studio.methods.forward_selection import Stop
 from studio.methods.global_imitation import Outputs
 from studio.methods.pruning_baselines import BASELINES, baseline_order, scores
-from studio.methods.pruning_budget import Curve, allotted, followed
+from studio.methods.pruning_budget import Curve, allotted
 from studio.methods.pruning_cut import shrunk
-from studio.methods.pruning_layer import Layer, begun, chosen, decays, looked_at, selected, tolerance_of
+from studio.methods.pruning_layer import (
+    Layer,
+    begun,
+    calibration,
+    chosen,
+    curve_of,
+    decays,
+    looked_at,
+    selected,
+    tolerance_of,
+)
 from studio.methods.pruning_refit import refit
 from studio.methods.pruning_state import (
     CUT,
@@ -43,15 +53,13 @@ from studio.methods.pruning_state import (
     states,
 )
 from studio.nets.carry import moments, remember
-from studio.nets.contributions import Wanted, reader_names
+from studio.nets.contributions import Contributions, Wanted, reader_names
 from studio.nets.costs import layer_macs, shrunken
 from studio.nets.prefix import Prefix, first_call
 from studio.nets.spaces import Spaces
 
 TARGETS = ("same_inputs", "original")
 ORDERS = ("forward", "backward")
-FEW = 512  # neurons up to which a layer is followed with all weights solved at each step
-FAINT = 1e-4  # of one neuron's error: how far a layer is followed to tell what it needs
 SCORED = 8  # batches that score channels for the Taylor baseline
 
 
@@ -122,19 +130,25 @@ def pruning(
         yield now
 
 
+def _stage(config: PruneConfig, layers: int, step: int) -> tuple[str, int, int]:
+    """Return what follows on so many steps: its kind, of which layer in the order, and how many of it are done."""
+    if step <= config.training:
+        return ("training", 0, step) if step < config.training else ("measuring", 0, 0)
+    at, into = divmod(step - config.training - 1, config.frames + config.between)
+    if at >= layers:
+        return "after", 0, step - (prune_steps(config, layers) - config.after)
+    return ("selecting", at, into) if into < config.frames else ("between", at, into - config.frames)
+
+
 def _next(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, now: Pruned) -> Pruned:
     """Return the snapshot after the next step."""
-    if now.step < config.training:
-        return _trained(problem, config, live, now, config.training, now.step)
-    if now.step == config.training:
+    kind, at, into = _stage(config, len(now.sizes), now.step)
+    if kind == "measuring":
         return _allotted(problem, config, seed, live, now)
-    at, into = divmod(now.step - config.training - 1, config.frames + config.between)
-    if at >= len(now.sizes):
-        into = now.step - (prune_steps(config, len(now.sizes)) - config.after)
-        return _trained(problem, config, live, now, config.after, into)
-    if into < config.frames:
+    if kind == "selecting":
         return _selected(problem, config, seed, live, now, at, into)
-    return _trained(problem, config, live, now, config.between, into - config.frames)
+    steps = {"training": config.training, "between": config.between, "after": config.after}[kind]
+    return _trained(problem, config, live, now, steps, into)
 
 
 def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: Spaces, now: Pruned) -> Live:
@@ -143,7 +157,7 @@ def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: 
     if now.original:
         loaded(original, now.original)
     network, _ = rebuilt(original, whole, now)
-    batches = _calibration(problem, config.examples)
+    batches = calibration(problem, 0, config.examples)
     live = Live(
         original.eval(), network.eval(), whole, smaller(whole, now.widths), Prefix(whole, batches),
         Prefix(whole, batches), layer_macs(original, problem.example),
@@ -151,30 +165,10 @@ def _live(problem: GrowthProblem, config: PruneConfig, given: nn.Module, whole: 
     )  # fmt: skip
     if now.first:
         tuned = live.original if now.step < config.training else network
-        live.optimiser = _optimiser(tuned, config, 0.0)
+        live.optimiser, done = _optimiser(tuned, config, 0.0), _stage(config, len(now.sizes), now.step)[2]
         for parameter, first, second in zip(tuned.parameters(), now.first, now.second, strict=True):
-            remember(live.optimiser, parameter, _tuned_for(config, now), first, second)
+            remember(live.optimiser, parameter, done, first, second)
     return live
-
-
-def _tuned_for(config: PruneConfig, now: Pruned) -> int:
-    """Return how many steps the optimiser of a snapshot has made."""
-    if now.step <= config.training:
-        return now.step
-    at, into = divmod(now.step - config.training - 1, config.frames + config.between)
-    if at >= len(now.sizes):
-        return now.step - (prune_steps(config, len(now.sizes)) - config.after)
-    return max(0, into - config.frames)
-
-
-def _calibration(problem: GrowthProblem, examples: int) -> list[Tensor]:
-    """Return the first examples the training set gives, in its batches."""
-    found, step = [], 0
-    while examples > 0:
-        inputs = problem.batch(step)[0][:examples]
-        found.append(inputs)
-        examples, step = examples - len(inputs), step + 1
-    return found
 
 
 def _optimiser(network: nn.Module, config: PruneConfig, rate: float) -> torch.optim.Optimizer:
@@ -228,11 +222,9 @@ def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live
         if config.allocation == "uniform" or config.macs >= 1:
             curves[space] = Curve(np.array([size]), np.zeros(1), size, groups)
         else:
-            found, gram = _looked(config, seed, live, live.original, spaces, space, live.reference, None)
-            stop = Stop(neurons=size, tolerance=FAINT, steps=4 * size)
-            rule = "fully_corrective" if size <= FEW else "line_search"
-            counts, errors = select(gram, rule, stop, config.removal).best()
-            curves[space] = followed(counts, errors / max(found.energy, 1e-300), size, groups)
+            curves[space] = curve_of(
+                *_looked(config, seed, live.original, spaces, space, live.reference), config.removal
+            )
     kept = allotted(curves, config.allocation, config.macs, lambda widths: shrunken(live.shares, spaces, widths))
     most = [
         min(kept[space], max(1, round(config.channels * curve.size))) * curve.groups for space, curve in curves.items()
@@ -242,15 +234,10 @@ def _allotted(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live
 
 
 def _looked(
-    config: PruneConfig, seed: int, live: Live, network: nn.Module, spaces: Spaces, space: int, prefix: Prefix,
-    original: Wanted | None, positions: int = 0,
-):  # fmt: skip
+    config: PruneConfig, seed: int, network: nn.Module, spaces: Spaces, space: int, prefix: Prefix,
+    original: Wanted | None = None, positions: int = 0,
+) -> tuple[Contributions, np.ndarray]:  # fmt: skip
     generator = generator_from(seed, "positions", space)
-    for runs, of in ((prefix, network), *(() if original is None else ((original.prefix, original.network),))):
-        place = first_call(spaces, spaces[space].writers)
-        if place < runs.place:
-            runs.forget()
-        runs.advance(of, place)
     return looked_at(network, spaces, space, prefix, positions or config.positions, generator, original)
 
 
@@ -261,9 +248,8 @@ def _selected(
     order = range(len(now.sizes)) if config.order == "forward" else range(len(now.sizes) - 1, -1, -1)
     place = order[at]
     space = live.whole.growable[place]
-    layer = live.layer if isinstance(live.layer, Layer) and live.layer.space == space else None
-    if layer is None:
-        layer = live.layer = _layer(problem, config, seed, live, space)
+    layer: Layer = live.layer or _layer(problem, config, seed, live, space)
+    live.layer = layer
     if into == 0:
         now = begun(now, layer, place)
         if config.rates:
@@ -321,7 +307,7 @@ def _original(live: Live) -> Wanted:
 def _layer(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, space: int) -> Layer:
     """Return a space ready to be selected from."""
     aim = _original(live) if config.target == "original" else None
-    found, gram = _looked(config, seed, live, live.network, live.spaces, space, live.calibration, aim)
+    found, gram = _looked(config, seed, live.network, live.spaces, space, live.calibration, aim)
     order, outputs = None, None
     if config.method in BASELINES:
         order = _order(problem, config, seed, live, space, found.members)
@@ -335,13 +321,15 @@ def _layer(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, s
     return Layer(space, found, gram, order, outputs)
 
 
-def _order(problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, space: int, members: Tensor):
+def _order(
+    problem: GrowthProblem, config: PruneConfig, seed: int, live: Live, space: int, members: Tensor
+) -> np.ndarray:
     """Return the order in which a baseline keeps the vertices of a space, by scores of the original network."""
-    batches = (problem.batch(step) for step in range(SCORED))
-    found = scores(
-        live.original, live.whole, config.method, batches, problem.loss, generator_from(seed, "random channels")
-    )
-    return baseline_order(found[space], members).numpy()
+    if live.scores is None:
+        batches = (problem.batch(step) for step in range(SCORED))
+        generator = generator_from(seed, "random channels")
+        live.scores = scores(live.original, live.whole, config.method, batches, problem.loss, generator)
+    return baseline_order(live.scores[space], members).numpy()
 
 
 def _with_decays(
@@ -358,15 +346,11 @@ def _with_decays(
         for name in ("magnitude", "random")
     }
 
-    def gram_of(count: int):
-        return (
-            (layer.found, layer.gram)
-            if count >= len(batches)
-            else _looked(
-                config, seed, live, live.network, live.spaces, layer.space, Prefix(live.spaces, [batches[:count]]),
-                None, 1,
-            )
-        )  # fmt: skip
+    def gram_of(count: int) -> tuple[Contributions, np.ndarray]:
+        if count >= len(batches):
+            return layer.found, layer.gram
+        few = Prefix(live.spaces, [batches[:count]])
+        return _looked(config, seed, live.network, live.spaces, layer.space, few, positions=1)
 
     points, dimensions, names, kept, errors = decays(gram_of, len(batches), orders, config.removal)
     return replace(

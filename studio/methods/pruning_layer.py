@@ -1,6 +1,8 @@
 """One layer of a network being pruned: its contributions, the selection on them in frames, and how errors decay."""
 
-__all__ = ["METHODS", "Layer", "begun", "chosen", "decays", "looked_at", "selected", "tolerance_of"]
+__all__ = [
+    "METHODS", "Layer", "begun", "calibration", "chosen", "curve_of", "decays", "looked_at", "selected", "tolerance_of",
+]  # fmt: skip
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,14 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from studio.core.problems import GrowthProblem
 from studio.methods.decay import rank_of
 from studio.methods.forward_selection import KINDS, RULES, Selection, Stop, centred, ranked, select
 from studio.methods.global_imitation import Outputs, imitate_outputs
 from studio.methods.pruning_baselines import BASELINES
+from studio.methods.pruning_budget import Curve, followed
 from studio.methods.pruning_cut import gates_of
 from studio.methods.pruning_state import Pruned
 from studio.nets.contributions import Contributions, Wanted, contributions
-from studio.nets.prefix import Prefix
+from studio.nets.prefix import Prefix, first_call
 from studio.nets.spaces import Spaces
 
 METHODS = (*RULES, "global", *BASELINES)
@@ -25,7 +29,8 @@ MOMENTS = 64  # steps whose weights are kept to be shown
 POINTS = (1, 2, 4, 8, 16, 32)  # calibration examples of the decays, before all
 DECAY = 96  # neurons up to which decays are followed
 SILENT = 1e-14  # of the loudest neuron's square: a neuron below it adds nothing
-RANKED = 512  # above so many neurons the rank is taken to be what the number of values allows
+RANKED = 512  # above so many neurons the rank is what the number of values allows, and weights are not all solved
+FAINT = 1e-4  # of one neuron's error: how far a layer is followed to tell what it needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +43,8 @@ class Layer:
     space: int
     found: Contributions
     gram: Float[np.ndarray, "n n"]
-    order: np.ndarray | None
-    outputs: Outputs | None
+    order: np.ndarray | None = None
+    outputs: Outputs | None = None
 
     @property
     def groups(self) -> int:
@@ -49,12 +54,38 @@ class Layer:
 
 def looked_at(
     network: nn.Module, spaces: Spaces, space: int, prefix: Prefix, positions: int, generator: torch.Generator,
-    original: Wanted | None,
+    original: Wanted | None = None,
 ) -> tuple[Contributions, np.ndarray]:  # fmt: skip
-    """Return the contributions of a space and their Gram matrix about the target, of the original where it is given."""
+    """Return the contributions of a space and their Gram matrix about the target, of the original where it is given.
+
+    Prefixes are brought to the space's first writer and keep what lies before it.
+    """
+    place = first_call(spaces, spaces[space].writers)
+    for runs, of in ((prefix, network), *([] if original is None else [(original.prefix, original.network)])):
+        if place < runs.place:
+            runs.forget()
+        runs.advance(of, place)
     found = contributions(network, spaces, space, prefix, positions, generator, original)
     aside = None if original is None else found.cross.numpy()
     return found, centred(found.gram.numpy(), aside, found.excess)
+
+
+def curve_of(found: Contributions, gram: Float[np.ndarray, "n n"], removal: bool = True) -> Curve:
+    """Return how a layer's error falls with the vertices kept, followed as far as a budget needs to know it."""
+    size = len(gram)
+    stop = Stop(neurons=size, tolerance=FAINT, steps=4 * size)
+    rule = "fully_corrective" if size <= RANKED else "line_search"
+    counts, errors = select(gram, rule, stop, removal).best()
+    return followed(counts, errors / max(found.energy, np.finfo(float).tiny), size, found.members.shape[1])
+
+
+def calibration(problem: GrowthProblem, step: int, examples: int) -> list[Tensor]:
+    """Return so many examples of training from batch number `step` on, in their batches."""
+    found: list[Tensor] = []
+    while examples > 0:
+        found.append(problem.batch(step)[0][:examples])
+        examples, step = examples - len(found[-1]), step + 1
+    return found
 
 
 def tolerance_of(layer: Layer, tolerance: float) -> float:
@@ -76,7 +107,7 @@ def begun(now: Pruned, layer: Layer, place: int) -> Pruned:
     return replace(
         now, layer=place, into=0, touched=empty, gammas=none, kinds=empty, path_errors=none, kept=empty, moments=empty,
         weights=torch.zeros(0, size, dtype=torch.float64), last=none, positions=torch.from_numpy(positions),
-        target=torch.zeros(2, dtype=torch.float64), shown=shown,
+        shown=shown,
     )  # fmt: skip
 
 

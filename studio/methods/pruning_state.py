@@ -4,6 +4,7 @@ __all__ = ["CUT", "TRAINED", "TUNED", "Live", "Pruned", "first_state", "measured
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +32,7 @@ class Pruned(Snapshot):
     the layer's output; -1 not yet) and `reasons` for which the selection ended. `layer` is the space in work (-1 none),
     `into` its frame. Of its path, a row a step: `touched`, `gammas`, `kinds` (places in `KINDS`), `path_errors` and
     `kept`; `moments` are the steps whose weights are in the rows of `weights`, `last` the last weights. `positions` are
-    the vertices in the plane that shows most of them (a share `shown`), the target at `target`. `decay_*`: how errors
+    the vertices in the plane that shows most of them (a share `shown`), the target at 0. `decay_*`: how errors
     fall with neurons kept, for each number of calibration values and each rule, in this order. `passes` counts runs of
     the network over the calibration examples by global imitation. `curve`: a row a measurement: step, kind (trained,
     cut, tuned), layer, multiply-accumulates, parameters, loss on a probe, accuracy.
@@ -59,7 +60,6 @@ class Pruned(Snapshot):
     weights: Float[Tensor, "m n"]
     last: Float[Tensor, " l"]
     positions: Float[Tensor, "p 2"]
-    target: Float[Tensor, " 2"]
     shown: float
     decay_points: tuple[int, ...]
     decay_dimensions: tuple[int, ...]
@@ -81,7 +81,8 @@ class Live:
 
     `spaces` are the original's, with the sizes that are left. `calibration` and `reference` hold the same examples, run
     as far as they need not be run again through the pruned and the original network. `layer` is what the space in work
-    is imitated from, `shares` the cost of each layer with a weight, `kept` the channels that are left of each space.
+    is imitated from, `scores` are a baseline's; `shares` the cost of each layer with a weight, `kept` the channels that
+    are left of each space.
     """
 
     original: nn.Module
@@ -93,7 +94,8 @@ class Live:
     shares: dict[str, float]
     kept: dict[int, Tensor]
     optimiser: torch.optim.Optimizer | None = None
-    layer: object = None
+    layer: Any = None
+    scores: dict[int, Tensor] | None = None
 
 
 def first_state(total: int, network: nn.Module, spaces: Spaces, own: bool) -> Pruned:
@@ -106,7 +108,7 @@ def first_state(total: int, network: nn.Module, spaces: Spaces, own: bool) -> Pr
         allotted=(0,) * len(sizes), errors=(-1.0,) * len(sizes), reasons=("",) * len(sizes), layer=-1, into=0,
         passes=0, touched=empty, gammas=none, kinds=empty, path_errors=none, kept=empty, moments=empty,
         weights=torch.zeros(0, 0, dtype=torch.float64), last=none, positions=torch.zeros(0, 2, dtype=torch.float64),
-        target=torch.zeros(2, dtype=torch.float64), shown=0.0, decay_points=(), decay_dimensions=(), decay_rules=(),
+        shown=0.0, decay_points=(), decay_dimensions=(), decay_rules=(),
         decay_kept=(), decay_errors=(), losses=torch.zeros(0), curve=torch.zeros(0, 7, dtype=torch.float64),
     )  # fmt: skip
 

@@ -37,9 +37,9 @@ class Contributions:
     """The Gram matrix of a space's contributions, in float64 on the CPU.
 
     Vertices are channels, or one channel of each group together: `members` (n, groups) are the channels of each.
-    `cross` are their products with the difference between
-    the original readers' outputs and these (zeros where no original was given), `excess` the square of it. `energy` is
-    the square of the layer's own output, and `values` the number of output values summed over.
+    `cross` are their products with the difference between the original readers' outputs and these (zeros where no
+    original was given), `excess` the square of it. `energy` is the square of the layer's own output, and `values` the
+    number of output values summed over.
     """
 
     members: Int[Tensor, "n groups"]

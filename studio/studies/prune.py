@@ -76,7 +76,7 @@ class Prune(Study):
     tolerance: Annotated[
         float,
         Range(0.0, 1.0),
-        Knob("Tolerance", "a layer ends at this error relative to its output; 0: never earlier"),
+        Knob("Tolerance", "an imitated layer ends at this error relative to its output; 0: never earlier"),
     ] = 0.0
     training: Annotated[int, Range(0, 20_000), Knob("Training", "steps before pruning")] = 400
     after: Annotated[int, Range(0, 20_000), Knob("Tuning", "steps after the last layer")] = 60
@@ -137,8 +137,7 @@ class Prune(Study):
 
     def view(self, snapshot: Pruned) -> tuple[Scene, ...]:
         """Return the layers, the newest layer's hull and weights, the decay of errors, and accuracy against cost."""
-        names = _names(replace(self, method="random", seed=0))
-        return pruning_scene(snapshot, names, self.method), *prune_curves(snapshot)
+        return pruning_scene(snapshot, _names(self), self.method), *prune_curves(snapshot)
 
     def network_of(self, snapshot: Pruned) -> tuple[nn.Module, tuple[Edit, ...]]:
         """Return the pruned network of a snapshot, and the edits that made it from the trained one."""

@@ -70,7 +70,7 @@ def _imitation(snapshot: Pruned, names: tuple[str, ...], rule: str) -> Imitation
     first = max(float(snapshot.path_errors[0]), np.finfo(float).tiny)
     return Imitation(
         layer=names[snapshot.layer], rule=rule, positions=snapshot.positions.double().numpy(),
-        target=snapshot.target.double().numpy(), shown=snapshot.shown, steps=steps,
+        target=np.zeros(2), shown=snapshot.shown, steps=steps,
         touched=snapshot.touched.numpy()[steps], kinds=tuple(KINDS[kind] for kind in snapshot.kinds.numpy()[steps]),
         kept=snapshot.kept.numpy()[steps], errors=snapshot.path_errors.double().numpy()[steps] / first,
         weights=snapshot.weights.double().numpy(),

@@ -259,16 +259,8 @@ def _wire(runs: Runs, tab: gr.Tab, repeat: gr.Button, undo: gr.Button, delete: g
     )  # fmt: skip
     parts = [part for side in runs.sides for part in vars(side).values()]
     outputs = [
-        runs.detail,
-        runs.ids,
-        *parts,
-        runs.differences,
-        *runs.charts,
-        runs.said,
-        runs.kind,
-        runs.file,
-        runs.step,
-    ]
+        runs.detail, runs.ids, *parts, runs.differences, *runs.charts, runs.said, runs.kind, runs.file, runs.step,
+    ]  # fmt: skip
 
     async def chosen(event: gr.EventData) -> Updates:
         return await runs.choose(str(getattr(event, "chosen", "")))

@@ -72,7 +72,7 @@ def test_refitting_changes_weights_and_lowers_what_tuning_has_left():
 def test_a_network_of_ones_own_is_pruned_as_it_is(brought):
     network = small()
     knobs, words = brought(network)
-    assert "3 layers" not in words and f"{sum(p.numel() for p in network.parameters()):,} parameters" in words
+    assert "4 layers" in words and f"{sum(p.numel() for p in network.parameters()):,} parameters" in words
     study = replace(TINY, **knobs, after=0)
     snapshot = last(study.run())
     assert sum(snapshot.widths) < 13 and snapshot.sizes == (6, 7) and "right" in snapshot.outcome
@@ -116,8 +116,9 @@ def test_too_wide_a_network_is_refused_before_it_runs():
 
 def test_what_is_no_network_is_refused():
     for data in (b"", b"PK\x03\x04 a pickle", b"{}", bytes(range(256)) * 4):
-        with pytest.raises(ValueError, match=r"\w"):
+        with pytest.raises(ValueError, match=": (save|check|export)") as found:
             Prune.opened(data)
+        assert len(str(found.value)) < 300 and "\n" not in str(found.value)
 
 
 def test_kept_networks_are_bounded(brought, tmp_path):
